@@ -1,0 +1,41 @@
+"""The one door to private Keras names and to the frameworks.
+
+No other module of keras_clip says `tensorflow`, `jax`, `torch` or a private Keras name.
+`backend` is the module of the backend that Keras runs on; the others are never imported.
+Each offers the same functions:
+
+- `norm_operand(gradient)`: the dense tensor whose norm counts for a gradient.
+- `global_norm(operands, dtype)`: the norm over all operands, for any magnitude.
+- `scale_to_norm(gradients, norm, max_norm)`: the clip, given the norm.
+- `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
+- `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a
+  gradient accumulation and then takes back what it did to its own variables.
+"""
+
+from types import ModuleType
+
+import keras
+
+
+def _backend_module() -> ModuleType:
+    name = keras.config.backend()
+    if name == "tensorflow":
+        from keras_clip._seam import tensorflow_backend
+
+        return tensorflow_backend
+    if name == "jax":
+        from keras_clip._seam import jax_backend
+
+        return jax_backend
+    if name == "torch":
+        from keras_clip._seam import torch_backend
+
+        return torch_backend
+    raise ImportError(
+        f"keras_clip cannot clip on the Keras backend {name!r}, which does not train. "
+        "It works on 'tensorflow', 'jax' and 'torch'. Set the environment variable "
+        "KERAS_BACKEND to one of them before Python starts."
+    )
+
+
+backend = _backend_module()

@@ -1,0 +1,21 @@
+"""Stepping in between the gradients and the update of whatever is wrapped."""
+
+from typing import Protocol
+
+from keras_clip._seam.multi_optimizer import MultiInterception, is_multi_optimizer
+from keras_clip._seam.single_optimizer import SingleInterception
+from keras_clip.types import ClipFunction, Gradient, Optimizer, Variable
+
+
+class Interception(Protocol):
+    """An optimizer whose gradients pass through a clip function on their way."""
+
+    def apply(self, gradients: list[Gradient], variables: list[Variable] | None) -> None:
+        """Run the optimizer's own `apply`, clipping in the midst of it."""
+
+
+def intercept(optimizer: Optimizer, clip: ClipFunction) -> Interception:
+    """Have `clip` called on the gradients that `optimizer`, which is built, is about to use."""
+    if is_multi_optimizer(optimizer):
+        return MultiInterception(optimizer, clip)
+    return SingleInterception(optimizer, clip)

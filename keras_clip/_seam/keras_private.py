@@ -1,0 +1,134 @@
+"""Every private Keras name that keras_clip uses, why, and the check that it is there.
+
+Read in and tested against Keras 3.8 to 3.15. Keras has no public place between the
+accumulation of gradients and their use, so that these names cannot be avoided.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_clip.types import Gradients, Optimizer, Tensor, Variable
+
+OLDEST_KERAS = "3.8"
+NEWEST_KERAS = "3.15"
+
+PRIVATE_NAMES: dict[str, str] = {
+    "_backend_update_step": "the clip goes right before it: gradients are filtered, unscaled "
+    "and accumulated by then, moments and weights not yet touched",
+    "_iterations": "counts micro-batches, which the public `iterations` does not",
+    "_trainable_variables": "the wrapper shows the wrapped optimizer's; SwapEMAWeights reads it",
+    "_trainable_variables_indices": "`Optimizer.apply` and `stateless_apply` look variables up "
+    "in it",
+    "_get_variable_index": "finds the Keras variable of a native one",
+    "_track_variable": "adds a clipper's state to what the optimizer saves",
+}
+
+PRIVATE_TENSORFLOW_NAMES: dict[str, str] = {
+    "_all_reduce_sum_gradients": "Keras's first act inside `_backend_update_step`; it has to "
+    "come before the clip, and only once",
+}
+
+
+PRIVATE_MULTI_OPTIMIZER_NAMES: dict[str, str] = {
+    "_var_to_optimizer_idx": "which member updates a variable",
+    "_var_key": "key of that mapping",
+    "_accumulated_gradients": "a member's average over micro-batches is needed before the "
+    "member computes it; on each member",
+}
+
+# Where keras_clip notes on an optimizer who wraps it.
+_OWNER = "_keras_clip_owner"
+
+
+def check_names(optimizer: Optimizer) -> None:
+    """Raise if this Keras lacks a name: clipping would silently not happen."""
+    names = dict(PRIVATE_NAMES)
+    if keras.config.backend() == "tensorflow":
+        names |= PRIVATE_TENSORFLOW_NAMES
+    missing = [name for name in names if not hasattr(optimizer, name)]
+    if missing:
+        raise ImportError(
+            f"keras {keras.__version__} has no {', '.join(missing)} on its optimizers "
+            f"({type(optimizer).__name__} was given), and without that keras_clip cannot clip. "
+            f"It is tested with Keras {OLDEST_KERAS} to {NEWEST_KERAS}: "
+            f"pip install 'keras>={OLDEST_KERAS},<={NEWEST_KERAS}.99', or a newer keras-clip."
+        )
+
+
+def is_update_step(optimizer: Optimizer) -> Tensor | None:
+    """Whether the next `apply` updates the weights; None if each does.
+
+    The same expression as in Keras's `_backend_apply_gradients`.
+    """
+    steps = optimizer.gradient_accumulation_steps
+    return (optimizer._iterations + 1) % steps == 0 if steps else None
+
+
+def is_overwritten_by_gradient(variable: Variable) -> bool:
+    """Whether Keras assigns the gradient to the variable, as for the scales of float8."""
+    return bool(getattr(variable, "overwrite_with_gradient", False))
+
+
+def keras_variables(optimizer: Optimizer, variables: list[Variable]) -> list[Variable]:
+    """Return the variables the optimizer was built with, for native ones of the backend."""
+    known = optimizer._trainable_variables
+    return [known[optimizer._get_variable_index(variable)] for variable in variables]
+
+
+def update_count(optimizer: Optimizer) -> Tensor:
+    """Number of updates applied so far, micro-batches of an accumulation not counted."""
+    return ops.convert_to_tensor(optimizer.iterations)
+
+
+def owner_of(optimizer: Optimizer) -> str | None:
+    """Name of the wrapper that has claimed `optimizer`."""
+    name: str | None = optimizer.__dict__.get(_OWNER)
+    return name
+
+
+def claim(optimizer: Optimizer, owner: str) -> None:
+    """Note who wraps `optimizer`, past the tracking of its `__setattr__`."""
+    optimizer.__dict__[_OWNER] = owner
+
+
+def replace_methods(optimizer: Optimizer, **methods: Any) -> None:
+    """Replace methods on the one instance; a method that its class lacks stays away.
+
+    Its class, its config and the other optimizers of that class stay as they are.
+    """
+    present = {name: method for name, method in methods.items() if hasattr(optimizer, name)}
+    optimizer.__dict__.update(present)
+
+
+def already_reduced(gradients_and_variables: Any) -> Any:
+    """Stand in for the all-reduce where it has happened."""
+    return gradients_and_variables
+
+
+def track(wrapper: Optimizer, variable: Variable) -> None:
+    """Make a variable one of the wrapper's own."""
+    wrapper._track_variable(variable)
+
+
+def own_variables(wrapper: Optimizer) -> list[Variable]:
+    """Return the wrapper's own variables, without the wrapped optimizer's."""
+    return list(wrapper._variables)
+
+
+def accumulated_average(
+    optimizer: Optimizer, gradients: Gradients, variables: list[Variable]
+) -> list[Any]:
+    """What `optimizer` will hand to its update: unscaled and averaged, as Keras writes it."""
+    scale = optimizer.loss_scale_factor
+    if scale is not None:
+        gradients = [gradient / scale for gradient in gradients]
+    steps = optimizer.gradient_accumulation_steps
+    if not steps:
+        return list(gradients)
+    accumulated = optimizer._accumulated_gradients
+    return [
+        (gradient + accumulated[optimizer._get_variable_index(variable)]) / steps
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]

@@ -1,0 +1,35 @@
+"""State that moves with updates, and stays on the micro-batches between them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from keras import ops
+
+from keras_clip._seam import backend, keras_private
+from keras_clip._seam.multi_optimizer import built_members, is_multi_optimizer
+from keras_clip.types import Optimizer, Tensor, Variable
+
+
+@contextmanager
+def kept_on_updates_only(optimizer: Optimizer, variables: Sequence[Variable]) -> Iterator[None]:
+    """Take back what the body does to `variables`, unless `optimizer` updates in it.
+
+    Where Keras runs the update on every micro-batch it takes back the effect on its own
+    variables, of which these are none.
+    """
+    is_update = _is_update_step_if_always_run(optimizer)
+    if is_update is None:
+        yield
+        return
+    before = [ops.copy(variable) for variable in variables]
+    yield
+    for variable, old in zip(variables, before, strict=True):
+        variable.assign(ops.where(is_update, variable.value, old))
+
+
+def _is_update_step_if_always_run(optimizer: Optimizer) -> Tensor | None:
+    if is_multi_optimizer(optimizer):
+        return keras_private.is_update_step(built_members(optimizer)[0])
+    if backend.UPDATES_ON_MICRO_STEPS:
+        return keras_private.is_update_step(optimizer)
+    return None

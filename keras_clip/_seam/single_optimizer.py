@@ -1,0 +1,55 @@
+"""Stepping in between the gradients and the update of one optimizer."""
+
+from keras_clip._seam import backend, keras_private
+from keras_clip.types import ClipFunction, Gradient, Gradients, Optimizer, Tensor, Variable
+
+
+class SingleInterception:
+    """Calls `clip` on the gradients that `optimizer` is about to use.
+
+    Args:
+        optimizer: the wrapped optimizer, built.
+        clip: called with whole-batch gradients and their variables.
+    """
+
+    def __init__(self, optimizer: Optimizer, clip: ClipFunction) -> None:
+        self._optimizer = optimizer
+        self._clip = clip
+        self._calls = 0
+        self._update = optimizer._backend_update_step
+        self._all_reduce = getattr(optimizer, "_all_reduce_sum_gradients", None)
+        keras_private.replace_methods(
+            optimizer,
+            _backend_update_step=self._clip_and_update,
+            # Keras reduces inside the update, where the gradients are reduced by then.
+            _all_reduce_sum_gradients=keras_private.already_reduced,
+        )
+
+    def _clip_and_update(
+        self, gradients: Gradients, variables: list[Variable], learning_rate: Tensor
+    ) -> None:
+        self._calls += 1
+        reduced = backend.all_reduce(self._all_reduce, gradients, variables)
+        known = keras_private.keras_variables(self._optimizer, variables)
+        self._update(self._clip(reduced, known), variables, learning_rate)
+
+    def apply(self, gradients: list[Gradient], variables: list[Variable] | None) -> None:
+        """Run the optimizer's `apply` and make sure that it came by here."""
+        calls = self._calls
+        self._optimizer.apply(gradients, variables)
+        if self._calls == calls and self._should_have_come_by(variables):
+            raise RuntimeError(
+                f"{type(self._optimizer).__name__} updated its variables without the "
+                "`_backend_update_step` of keras.optimizers.Optimizer, so nothing was clipped. "
+                "keras_clip wraps optimizers that implement `update_step` and leave `apply` to "
+                "Keras; for this one, clip the gradients that you pass to it with "
+                "keras_clip.clip_by_global_norm."
+            )
+
+    def _should_have_come_by(self, variables: list[Variable] | None) -> bool:
+        # In eager mode Keras does not get there on a micro-batch, and never where it assigns
+        # every gradient to its variable.
+        if self._optimizer.gradient_accumulation_steps:
+            return False
+        known = variables or self._optimizer._trainable_variables
+        return not all(keras_private.is_overwritten_by_gradient(v) for v in known)

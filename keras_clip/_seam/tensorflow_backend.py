@@ -1,0 +1,123 @@
+"""Norm, clip and all-reduce on TensorFlow."""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from keras_clip import numerics
+from keras_clip.types import Gradient, Gradients, Tensor, Variable
+
+UPDATES_ON_MICRO_STEPS = False
+
+
+def norm_operand(gradient: Gradient) -> Tensor:
+    """Values of `gradient`; of `tf.IndexedSlices` that name a row twice, its sum."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    values = gradient.values
+    if numerics.is_half(values):
+        values = tf.cast(values, tf.float32)
+    return _sum_repeated_rows(values, gradient.indices)
+
+
+def _sum_repeated_rows(values: Tensor, indices: Tensor) -> Tensor:
+    # Sorting keeps every shape known, so that XLA compiles it; tf.unique it refuses.
+    order = tf.argsort(indices)
+    rows = tf.gather(indices, order)
+    is_new_row = tf.cast(rows[1:] != rows[:-1], tf.int32)
+    first = tf.zeros_like(rows[:1], tf.int32)
+    segments = tf.concat([first, tf.cumsum(is_new_row)], axis=0)
+    return tf.math.unsorted_segment_sum(
+        tf.gather(values, order), segments, num_segments=tf.shape(indices)[0]
+    )
+
+
+def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
+    """Square root of the sum of squares, rescaled only where squares leave the range."""
+    return _compiled_if_eager(_global_norm, _compiled_global_norm)(list(operands), dtype)
+
+
+def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
+    # l2_loss reads each tensor once and keeps no square of it; it returns half the sum.
+    halves = [tf.nn.l2_loss(tf.cast(operand, dtype)) for operand in operands]
+    sum_of_squares = 2.0 * tf.add_n(halves)
+    return tf.cond(
+        numerics.is_ordinary(sum_of_squares),
+        lambda: tf.sqrt(sum_of_squares),
+        lambda: numerics.rescaled_norm(operands),
+    )
+
+
+def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+    """Apply `tf.clip_by_global_norm` with our own norm, where there is anything to clip."""
+    scale = _compiled_if_eager(_scale_to_norm, _compiled_scale_to_norm)
+    return list(scale(list(gradients), norm, max_norm))
+
+
+def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+    # The multiplication by exactly 1.0 is skipped too: below the threshold
+    # `tf.clip_by_global_norm` multiplies by c * (1 / c), one ulp off for some c.
+    scaled: list[Gradient] = tf.cond(
+        numerics.needs_no_clip(norm, max_norm),
+        lambda: gradients,
+        lambda: _clip(gradients, norm, max_norm),
+    )
+    return scaled
+
+
+def _clip(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+    wide = [_map_values(gradient, _widen) for gradient in gradients]
+    first, _ = numerics.two_factors(norm, max_norm)
+    wide = tf.cond(first < 1.0, lambda: _multiplied(wide, first), lambda: wide)
+    norm *= first
+    # TensorFlow computes with the inverses of both numbers, which underflow from 8.5e37;
+    # only their ratio counts, so that a common power of two keeps both in range.
+    common = tf.where(norm > 2.0**100, tf.constant(2.0**-100, norm.dtype), 1.0)
+    clipped, _ = tf.clip_by_global_norm(wide, max_norm * common, use_norm=norm * common)
+    return [
+        _map_values(gradient, lambda v, like=original: tf.cast(v, like.dtype))
+        for gradient, original in zip(clipped, gradients, strict=True)
+    ]
+
+
+def _multiplied(gradients: list[Gradient], factor: Tensor) -> list[Gradient]:
+    def multiply(values: Tensor) -> Tensor:
+        return values * tf.cast(factor, values.dtype)
+
+    return [_map_values(gradient, multiply) for gradient in gradients]
+
+
+def _widen(values: Tensor) -> Tensor:
+    return tf.cast(values, tf.float32) if numerics.is_half(values) else values
+
+
+def _map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(function(gradient.values), gradient.indices, gradient.dense_shape)
+    return function(gradient)
+
+
+# Outside a graph `tf.cond` would read its predicate on the host, once per step. The same
+# function, traced once per list of shapes, leaves the decision on the device.
+_compiled_global_norm = tf.function(_global_norm, reduce_retracing=True, autograph=False)
+_compiled_scale_to_norm = tf.function(_scale_to_norm, reduce_retracing=True, autograph=False)
+
+
+def _compiled_if_eager(
+    function: Callable[..., Tensor], compiled: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    return compiled if tf.executing_eagerly() else function
+
+
+def all_reduce(
+    original: Callable[[list[tuple[Gradient, Variable]]], list[tuple[Gradient, Variable]]],
+    gradients: Gradients,
+    variables: Sequence[Variable],
+) -> list[Gradient]:
+    """Sum `gradients` over replicas with Keras's own method of the wrapped optimizer.
+
+    Keras pre-divides the loss by the number of replicas: the sum is the whole batch's mean.
+    """
+    native = [getattr(variable, "value", variable) for variable in variables]
+    reduced = original(list(zip(gradients, native, strict=True)))
+    return [gradient for gradient, _ in reduced]

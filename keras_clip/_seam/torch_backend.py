@@ -1,0 +1,108 @@
+"""Norm and clip on torch."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from keras_clip import numerics
+from keras_clip.types import Gradient, Gradients, Tensor, Variable
+
+UPDATES_ON_MICRO_STEPS = False
+
+# torch adds the squares of one tensor one after another in float32: over 33 million
+# entries the norm is off by 1e-4 (measured), over this many by less than 1e-6.
+_LARGEST_CHUNK = 2**16
+
+# Norms from here down may have lost squares to underflow: the root of the sum named in
+# `numerics.is_ordinary`.
+_SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
+
+
+def norm_operand(gradient: Gradient) -> Tensor:
+    """Values of `gradient`; of a sparse tensor, with repeated entries summed."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
+
+
+def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
+    """Square root of the sum of squares, for any magnitude."""
+    accumulate = getattr(torch, dtype)
+    if _decide_on_host(operands[0]):
+        norm = _chunked_norm(operands, accumulate)
+        value = float(norm)
+        ordinary = _SMALLEST_ORDINARY_NORM[accumulate] <= value < float("inf")
+        return norm if ordinary else numerics.rescaled_norm(operands)
+    if accumulate is torch.float64 or operands[0].device.type == "mps":
+        # No wider type to add in: float64 is the widest, and MPS has none.
+        return numerics.rescaled_norm(operands)
+    # In float64 no square of a float32 leaves the range, so that nothing is to decide.
+    return _stacked_norm(torch._foreach_norm(list(operands), 2, dtype=torch.float64)).to(accumulate)
+
+
+def _decide_on_host(tensor: Tensor) -> bool:
+    """Whether a Python `if` on a value costs nothing.
+
+    On the CPU torch has computed the value by the time the call returns. On any other
+    device reading it would stop the queue, and inside `torch.compile` split the graph.
+    """
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _chunked_norm(operands: Sequence[Tensor], accumulate: torch.dtype) -> Tensor:
+    chunks: list[Tensor] = []
+    for operand in operands:
+        wide = operand.to(accumulate)
+        if wide.numel() > _LARGEST_CHUNK:
+            chunks.extend(wide.reshape(-1).split(_LARGEST_CHUNK))
+        else:
+            chunks.append(wide)
+    return _stacked_norm(torch._foreach_norm(chunks, 2)).to(accumulate)
+
+
+def _stacked_norm(norms: Sequence[Tensor]) -> Tensor:
+    # Layers placed on several devices meet on the first one's.
+    device = norms[0].device
+    return torch.linalg.vector_norm(
+        torch.stack([norm.to(device) for norm in norms]), dtype=torch.float64
+    )
+
+
+def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+    """Multiply by `max_norm / norm` where there is anything to clip."""
+    untouched = numerics.needs_no_clip(norm, max_norm)
+    first, second = numerics.two_factors(norm, max_norm)
+    if not _decide_on_host(norm):
+        one = torch.ones_like(norm)
+        first, second = torch.where(untouched, one, first), torch.where(untouched, one, second)
+        return _multiplied(_multiplied(gradients, first), second)
+    if bool(untouched):
+        return list(gradients)
+    if float(first) < 1.0:
+        gradients = _multiplied(gradients, first)
+    return _multiplied(gradients, second)
+
+
+def _multiplied(gradients: Gradients, factor: Tensor) -> list[Gradient]:
+    """Multiply all dense tensors of one kind in one call, the others one by one."""
+    products = list(gradients)
+    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for position, gradient in enumerate(gradients):
+        if gradient.is_sparse or numerics.is_half(gradient):
+            wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+            products[position] = (wide * factor.to(wide.device)).to(gradient.dtype)
+        else:
+            groups.setdefault((gradient.device, gradient.dtype), []).append(position)
+    for (device, dtype), positions in groups.items():
+        scaled = torch._foreach_mul(
+            [gradients[position] for position in positions], factor.to(device, dtype)
+        )
+        for position, product in zip(positions, scaled, strict=True):
+            products[position] = product
+    return products
+
+
+def all_reduce(
+    original: Callable[..., object] | None, gradients: Gradients, variables: Sequence[Variable]
+) -> list[Gradient]:
+    """Return `gradients`: DistributedDataParallel has averaged them in the backward pass."""
+    del original, variables
+    return list(gradients)

@@ -1,0 +1,134 @@
+"""The global norm of a list of gradients, and the clip by it: usable without an optimizer."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_clip import numerics
+from keras_clip._seam import backend
+from keras_clip.thresholds import check_number, is_number
+from keras_clip.types import Gradient, Gradients, Tensor
+
+
+def global_norm(gradients: Gradients) -> Tensor:
+    """Euclidean norm of all entries of all gradients together.
+
+    `global_norm(g) = sqrt(sum_i sum_j g_i[j] ** 2)`
+
+    Every list whose true norm is finite gives that norm: float16 and bfloat16 are added up
+    in float32, squares that would overflow or underflow are rescaled first, rows that a
+    `tf.IndexedSlices` names twice are summed first, dtypes may mix.
+
+    Args:
+        gradients: list or tuple of tensors of any shape and floating dtype, of
+            `tf.IndexedSlices`, and of `None`, which is passed over.
+
+    Returns:
+        Scalar tensor on the device, float64 if any gradient is float64, else float32. 0 for
+        an empty list. Infinity or NaN where the gradients hold one.
+
+    Raises:
+        TypeError: `gradients` is a single tensor or no sequence.
+
+    Reference:
+        `tf.linalg.global_norm`, which takes the norm of the rows of an IndexedSlices as they
+        came, overflows from 1.8e19 and refuses mixed dtypes.
+
+    Example:
+        >>> import keras, keras_clip
+        >>> gradients = [keras.ops.array([3.0, 0.0]), None, keras.ops.array([[4.0]])]
+        >>> float(keras_clip.global_norm(gradients))
+        5.0
+    """
+    present = [g for g in as_gradients(gradients) if g is not None]
+    return norm_of_tensors(present)
+
+
+def clip_by_global_norm(
+    gradients: Gradients, max_norm: float | Tensor
+) -> tuple[list[Gradient], Tensor]:
+    """Scale all gradients by one factor, so that their global norm is at most `max_norm`.
+
+    `clipped_i = g_i * min(1, max_norm / global_norm(g))`
+
+    At or below the threshold gradients come back bit for bit. `max_norm=0` gives zeros,
+    `max_norm=float("inf")` changes nothing. Where the norm is infinite or NaN all clipped
+    gradients are NaN, as with `tf.clip_by_global_norm`.
+
+    Args:
+        gradients: as for `global_norm`.
+        max_norm: number, at least 0, in units of the gradients' norm; or a scalar tensor,
+            whose value is not checked: a negative one counts as 0.
+
+    Returns:
+        The list of clipped gradients, each with its shape, dtype and kind, `None` where
+        `None` was; and the global norm before clipping, a scalar tensor.
+
+    Raises:
+        TypeError: `gradients` is a single tensor, or `max_norm` is no number and no tensor.
+        ValueError: `max_norm` is negative or NaN.
+
+    Reference:
+        Pascanu, Mikolov, Bengio 2013, "On the difficulty of training recurrent neural
+        networks", arXiv 1211.5063; `tf.clip_by_global_norm`, from which it differs in the
+        norm (see `global_norm`) and in being exact at or below the threshold. torch's
+        `clip_grad_norm_` divides by `norm + 1e-6`; here there is no epsilon.
+
+    Example:
+        >>> import keras, keras_clip
+        >>> gradients = [keras.ops.array([3.0, 0.0]), None, keras.ops.array([[4.0]])]
+        >>> clipped, norm = keras_clip.clip_by_global_norm(gradients, max_norm=1.0)
+        >>> [g if g is None else keras.ops.convert_to_numpy(g).round(3).tolist() for g in clipped]
+        [[0.6, 0.0], None, [[0.8]]]
+        >>> float(norm)
+        5.0
+    """
+    if not keras.ops.is_tensor(max_norm):
+        max_norm = check_number("max_norm", max_norm)
+    listed = as_gradients(gradients)
+    present = [g for g in listed if g is not None]
+    norm = norm_of_tensors(present)
+    clipped = iter(scale_to_norm(present, norm, max_norm))
+    return [g if g is None else next(clipped) for g in listed], norm
+
+
+def norm_of_tensors(gradients: Gradients) -> Tensor:
+    """`global_norm` of gradients that are known to be tensors."""
+    operands = [backend.norm_operand(gradient) for gradient in gradients]
+    dtype = numerics.accumulation_dtype(_dtype(operand) for operand in operands)
+    nonempty = [operand for operand in operands if 0 not in operand.shape]
+    if not nonempty:
+        return ops.zeros((), dtype=dtype)
+    return backend.global_norm(nonempty, dtype)
+
+
+def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: float | Tensor) -> list[Gradient]:
+    """Clip gradients whose global norm is known to be `norm`."""
+    if not gradients or (is_number(max_norm) and max_norm == math.inf):
+        return list(gradients)
+    threshold = ops.maximum(ops.cast(max_norm, _dtype(norm)), 0.0)
+    scaled: list[Gradient] = backend.scale_to_norm(gradients, norm, threshold)
+    return scaled
+
+
+def as_gradients(gradients: Any) -> list[Gradient]:
+    """Return `gradients` as a list of tensors of the backend and `None`."""
+    if not isinstance(gradients, Sequence) or isinstance(gradients, str):
+        raise TypeError(
+            "gradients must be a list or tuple with one tensor (or None) per variable. "
+            f"Received a {type(gradients).__name__}. Put a single tensor into a list, flatten "
+            "a nested structure with keras.tree.flatten."
+        )
+    return [g if g is None else _as_tensor(g) for g in gradients]
+
+
+def _as_tensor(gradient: Any) -> Gradient:
+    is_indexed_slices = hasattr(gradient, "indices") and hasattr(gradient, "values")
+    return gradient if is_indexed_slices else ops.convert_to_tensor(gradient)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(keras.backend.standardize_dtype(tensor.dtype))

@@ -1,0 +1,125 @@
+"""The contract of a clipper."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, Self
+
+import keras
+
+from keras_clip import numerics
+from keras_clip.clippers.update import Update
+from keras_clip.types import Gradient, Variable
+
+
+class Clipper(abc.ABC):
+    """Base class of everything that `ClippedOptimizer` takes as its `clipper`.
+
+    A subclass implements `clip`, creates the state it needs in `build`, and returns its
+    constructor arguments from `get_config`. A clipper belongs to one optimizer.
+
+    Raises:
+        ValueError: it is given to a second optimizer.
+
+    Example:
+        >>> import keras, keras_clip
+        >>> @keras.saving.register_keras_serializable("docs")
+        ... class SignOnly(keras_clip.Clipper):
+        ...     def clip(self, update):
+        ...         return [keras.ops.sign(gradient) for gradient in update.gradients]
+        >>> optimizer = keras_clip.ClippedOptimizer("sgd", clipper=SignOnly())
+    """
+
+    _owner: str | None = None
+    _dtype = "float32"
+    _variables: Sequence[Variable] = ()
+
+    @abc.abstractmethod
+    def clip(self, update: Update) -> list[Gradient]:
+        """Return the gradients to use in place of `update.gradients`, in their order.
+
+        Called once for each update the optimizer applies; while a step is traced, once for
+        the trace. It may assign the variables made in `build`: what it assigns is kept for
+        applied updates and taken back for micro-batches of a gradient accumulation. It may
+        neither read a value on the host nor keep anything in Python attributes.
+        """
+
+    def build(self, variables: Sequence[Variable]) -> None:  # noqa: B027 - most have no state
+        """Create state with `self.add_variable`; called once, before the first update.
+
+        Args:
+            variables: the trainable variables, in the order the optimizer was built with.
+        """
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor arguments, as JSON can hold them."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make the clipper that `get_config` described."""
+        return cls(**config)
+
+    @property
+    def dtype(self) -> str:
+        """The dtype norms have in this model: float64 if it has float64 variables."""
+        return self._dtype
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The state, in order of creation."""
+        return list(self._variables)
+
+    def add_variable(
+        self,
+        shape: tuple[int, ...],
+        *,
+        initializer: Any = "zeros",
+        dtype: str | None = None,
+        name: str,
+    ) -> Variable:
+        """Create a variable that is saved, restored and replicated with the optimizer.
+
+        Args:
+            shape: tuple of int, fixed for the clipper's life.
+            initializer: name or instance of a Keras initializer. Defaults to zeros.
+            dtype: Defaults to the one norms have: float64 if the model has float64
+                variables, else float32.
+            name: must differ from the names of the clipper's other variables.
+        """
+        if not isinstance(self._variables, list):
+            raise RuntimeError(
+                f"{type(self).__name__}.add_variable(name={name!r}) was called outside `build`. "
+                "State is created in `build`, when the optimizer is built, so that it is "
+                "placed with the optimizer's own variables."
+            )
+        variable = keras.Variable(
+            keras.initializers.get(initializer),
+            shape=shape,
+            dtype=dtype or self._dtype,
+            trainable=False,
+            # Every replica computes the same state from the same gradients.
+            aggregation="only_first_replica",
+            name=name,
+        )
+        self._variables.append(variable)
+        return variable
+
+    def claim(self, owner: str) -> None:
+        """Note the optimizer it belongs to. Called by `ClippedOptimizer`."""
+        self.check_unclaimed()
+        self._owner = owner
+
+    def check_unclaimed(self) -> None:
+        """Raise if another optimizer has it, whose state it would mix with."""
+        if self._owner is not None:
+            raise ValueError(
+                f"This {type(self).__name__} belongs to the optimizer {self._owner!r} already, "
+                "and its state cannot serve two. Make a new one for each optimizer."
+            )
+
+    def build_for(self, variables: Sequence[Variable]) -> None:
+        """Run `build` where it may add variables. Called by `ClippedOptimizer`."""
+        dtypes = (keras.backend.standardize_dtype(variable.dtype) for variable in variables)
+        self._dtype = numerics.accumulation_dtype(dtypes)
+        self._variables = []
+        self.build(variables)

@@ -1,0 +1,83 @@
+"""The hazards of a norm in floating point, each named by the function that removes it.
+
+Only `keras.ops`: the same lines run on every backend, traced or not.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import keras
+from keras import ops
+
+from keras_clip.types import Tensor
+
+# Below this the squares of single entries may have been flushed to zero. Each loses
+# less than the smallest normal number, so that even 1e10 of them, against a sum above
+# this bound, are lost in rounding.
+_SMALLEST_ORDINARY_SUM = {"float32": 1e-20, "float64": 1e-290}
+
+# A power of two, so that multiplying by it is exact. The product of two factors no
+# smaller than this reaches every ratio of two numbers of the type that is worth keeping.
+_SMALLEST_SINGLE_FACTOR = {"float32": 2.0**-100, "float64": 2.0**-900}
+
+
+def accumulation_dtype(dtypes: Iterable[str]) -> str:
+    """Hazard: half precision overflows at 256 squared, and dtypes may mix."""
+    return "float64" if "float64" in dtypes else "float32"
+
+
+def is_half(tensor: Tensor) -> bool:
+    """Hazard: a factor such as 1e-6 is zero in half precision."""
+    return keras.backend.standardize_dtype(tensor.dtype) in ("float16", "bfloat16")
+
+
+def is_ordinary(sum_of_squares: Tensor) -> Tensor:
+    """Hazard: squares overflow from 1.8e19 and underflow below 1e-19 in float32."""
+    dtype = keras.backend.standardize_dtype(sum_of_squares.dtype)
+    large_enough = ops.greater_equal(sum_of_squares, _SMALLEST_ORDINARY_SUM[dtype])
+    return ops.logical_and(large_enough, ops.isfinite(sum_of_squares))
+
+
+def rescaled_norm(values: Sequence[Tensor]) -> Tensor:
+    """Norm of `values`, divided by their largest entry before they are squared.
+
+    Costs a second pass over the gradients: only for sums that are not ordinary.
+    """
+    dtype = accumulation_dtype(keras.backend.standardize_dtype(v.dtype) for v in values)
+    wide = [ops.cast(v, dtype) for v in values]
+    largest = ops.max(ops.stack([_largest_magnitude(v) for v in wide]))
+    # An all-zero gradient has norm 0 and an infinite one has norm infinity: neither may
+    # be divided by. A NaN stays in the sum whatever the divisor is.
+    usable = ops.logical_and(ops.isfinite(largest), ops.greater(largest, 0))
+    divisor = ops.where(usable, largest, ops.ones_like(largest))
+    squares = [ops.sum(ops.square(ops.divide(v, divisor))) for v in wide]
+    return ops.multiply(ops.sqrt(ops.sum(ops.stack(squares))), divisor)
+
+
+def _largest_magnitude(value: Tensor) -> Tensor:
+    # `initial` covers slices that turn out to have no rows at run time.
+    return ops.max(ops.abs(value), initial=0.0)
+
+
+def needs_no_clip(norm: Tensor, max_norm: Tensor) -> Tensor:
+    """Whether the gradients stay as they are: at or below the threshold, or only observed.
+
+    False for a NaN norm, so that a NaN shows in the step, as with `tf.clip_by_global_norm`.
+    """
+    return ops.logical_or(ops.less_equal(norm, max_norm), ops.equal(max_norm, math.inf))
+
+
+def two_factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
+    """Two factors whose product is `max_norm / norm`.
+
+    Hazard: for a norm of 1e38 the ratio is subnormal, which processors round coarsely or
+    flush to zero. The first factor is 1 except then.
+    """
+    dtype = keras.backend.standardize_dtype(norm.dtype)
+    smallest = _SMALLEST_SINGLE_FACTOR[dtype]
+    extreme = ops.logical_and(ops.less(max_norm, norm * smallest), ops.greater(norm, 1.0))
+    one = ops.ones_like(norm)
+    first = ops.where(extreme, one * smallest, one)
+    # norm - norm is 0, or NaN where the norm is not finite: see `needs_no_clip`.
+    second = max_norm / (norm * first) + (norm - norm)
+    return first, second

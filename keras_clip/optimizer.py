@@ -1,0 +1,281 @@
+"""The optimizer that wraps another and clips its gradients."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import keras
+
+from keras_clip._seam import keras_private
+from keras_clip._seam.inherited_state import InheritedState, inner_of
+from keras_clip._seam.interception import Interception, intercept
+from keras_clip._seam.micro_batches import kept_on_updates_only
+from keras_clip.arithmetic import norm_of_tensors
+from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
+from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
+from keras_clip.wrapping import check_wrappable, get_optimizer
+
+
+@keras.saving.register_keras_serializable(package="keras_clip")
+class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ignore[misc]
+    """Clip gradients right before the wrapped optimizer uses them.
+
+    `inner_optimizer.update(clip(gradients))`, where the gradients are the whole batch's:
+    unscaled, accumulated and summed over replicas. With the default clipper
+    `clip(g)_i = g_i * min(1, max_norm / global_norm(g))`.
+
+    Whatever works with the wrapped optimizer works with this one: its learning rate,
+    iterations, weight decay, moving averages, callbacks and attributes are the wrapped
+    optimizer's. Clipping acts on the gradients of the loss, before moments; decoupled weight
+    decay is untouched.
+
+    Args:
+        inner_optimizer: a `keras.optimizers.Optimizer`, its name or its config, as
+            `keras.optimizers.get` takes it. `MultiOptimizer` is clipped by the norm over all
+            its members.
+        max_norm: short for `clipper=ClipByGlobalNorm(max_norm)`: a number of at least 0, a
+            `LearningRateSchedule` or a callable of the step. Defaults to 1.0. `float("inf")`
+            observes: `grad_norm` is reported and gradients pass untouched.
+        clipper: a `Clipper`, instead of `max_norm`.
+        name: str, defaults to "clipped_optimizer".
+
+    Raises:
+        TypeError: `max_norm` or `clipper` is of another type.
+        ValueError: both `max_norm` and `clipper` are given, `max_norm` is negative or NaN, or
+            `inner_optimizer` clips by itself, scales the loss, or is wrapped already.
+        ImportError: this Keras lacks what keras_clip builds on.
+
+    Reference:
+        Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063. Keras's own `global_clipnorm` clips
+        each replica's gradients before the all-reduce; this class clips after it.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_clip import ClippedOptimizer
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        >>> model.compile(optimizer=ClippedOptimizer("adam", max_norm=1.0), loss="mse")
+        >>> history = model.fit(np.ones((8, 4)), np.full((8, 1), 100.0), verbose=0)
+        >>> float(model.optimizer.grad_norm) > 1.0
+        True
+    """
+
+    def __init__(
+        self,
+        inner_optimizer: Optimizer | str | Mapping[str, Any],
+        max_norm: ThresholdValue | None = None,
+        *,
+        clipper: Clipper | None = None,
+        name: str | None = None,
+    ) -> None:
+        inner = get_optimizer(inner_optimizer)
+        check_wrappable(inner)
+        clipper = _choose_clipper(max_norm, clipper)
+        # A callable, so that Keras makes no learning rate variable for the wrapper.
+        super().__init__(learning_rate=lambda: 0.0, name=name)
+        clipper.claim(self.name)
+        keras_private.claim(inner, self.name)
+        self.clipper = clipper
+        self.inner_optimizer = inner
+        self._grad_norm: Variable | None = None
+        self._interception: Interception | None = None
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Create the variables of the wrapped optimizer, of the clipper, and `grad_norm`."""
+        if self.built:
+            return
+        inner = self.inner_optimizer
+        if not inner.built:
+            inner.build(list(variables))
+        self._interception = intercept(inner, self._clip)
+        with keras.name_scope(self.name):
+            self.clipper.build_for(inner._trainable_variables)
+        for variable in self.clipper.variables:
+            keras_private.track(self, variable)
+        self._grad_norm = self.add_variable(
+            (), dtype=self.clipper.dtype, aggregation="only_first_replica", name="grad_norm"
+        )
+        self.built = True
+
+    def apply(
+        self, grads: Gradients, trainable_variables: Sequence[Variable] | None = None
+    ) -> None:
+        """Clip the gradients of one batch and update the variables with them."""
+        grads = list(grads)
+        variables = None if trainable_variables is None else list(trainable_variables)
+        if not self.built:
+            self._build_on_first_use(variables)
+        if not grads:
+            return
+        assert self._interception is not None  # made by `build`
+        with kept_on_updates_only(self.inner_optimizer, keras_private.own_variables(self)):
+            self._interception.apply(grads, variables)
+
+    def _build_on_first_use(self, variables: list[Variable] | None) -> None:
+        if variables is None and not self.inner_optimizer.built:
+            raise ValueError(
+                "apply was called without variables on an optimizer that is not built. Call "
+                "optimizer.build(trainable_variables) first, or pass the variables."
+            )
+        self.build(variables or [])
+
+    def _clip(self, gradients: list[Gradient], variables: list[Variable]) -> list[Gradient]:
+        """Run the clipper on whole-batch gradients; called right before the update."""
+        norm = norm_of_tensors(gradients)
+        step = keras_private.update_count(self.inner_optimizer)
+        clipped = self.clipper.clip(Update(gradients, variables, step, norm))
+        self.grad_norm.assign(norm)
+        return clipped
+
+    @property
+    def grad_norm(self) -> Variable:
+        """Global norm before clipping of the latest update: a scalar variable on the device.
+
+        0 before the first update. Micro-batches of a gradient accumulation do not move it.
+        Reading its value is the only moment at which the host waits for the device.
+        """
+        if self._grad_norm is None:
+            raise AttributeError(
+                "grad_norm is known once the optimizer is built: after "
+                "optimizer.build(variables), or after the first step."
+            )
+        return self._grad_norm
+
+    @property
+    def max_norm(self) -> Any:
+        """The clipper's `max_norm`: a scalar variable, or the schedule it was given as.
+
+        Assigning a number takes effect at the next update, also where the step is compiled.
+        """
+        return self.clipper.max_norm  # type: ignore[attr-defined]
+
+    @max_norm.setter
+    def max_norm(self, value: ThresholdValue) -> None:
+        if not hasattr(type(self.clipper), "max_norm"):
+            raise AttributeError(
+                f"The clipper {type(self.clipper).__name__} has no max_norm to assign "
+                f"{value!r} to. Its own attributes are on optimizer.clipper."
+            )
+        self.clipper.max_norm = value  # type: ignore[attr-defined]
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The wrapped optimizer's variables, the clipper's, and `grad_norm`."""
+        inner = vars(self).get("inner_optimizer")
+        inherited = [] if inner is None else inner.variables
+        return [*inherited, *keras_private.own_variables(self)]
+
+    @property
+    def iterations(self) -> Any:
+        """The wrapped optimizer's number of updates."""
+        return inner_of(self).iterations
+
+    @property
+    def learning_rate(self) -> Any:
+        """The wrapped optimizer's learning rate."""
+        return inner_of(self).learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        inner_of(self).learning_rate = value
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Scale the loss as the wrapped optimizer does."""
+        return self.inner_optimizer.scale_loss(loss)
+
+    def exclude_from_weight_decay(self, *args: Any, **kwargs: Any) -> None:
+        """Exclude variables from the wrapped optimizer's weight decay."""
+        self.inner_optimizer.exclude_from_weight_decay(*args, **kwargs)
+
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Overwrite variables as the wrapped optimizer does at the end of training."""
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def __getattr__(self, name: str) -> Any:
+        """Find what the wrapper lacks, `beta_1` for one, on the wrapped optimizer."""
+        # Frameworks keep their bookkeeping in private attributes; that is not shared.
+        if name.startswith("_") or "inner_optimizer" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.inner_optimizer, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute of the wrapped optimizer there, where it has an effect."""
+        if self._belongs_to_inner(name):
+            setattr(self.inner_optimizer, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _belongs_to_inner(self, name: str) -> bool:
+        inner = vars(self).get("inner_optimizer")
+        if inner is None or name.startswith("_"):
+            return False
+        return name not in vars(self) and not hasattr(type(self), name) and hasattr(inner, name)
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set all of `variables`, in their order."""
+        variables = self.variables
+        if not self.built or len(weights) != len(variables):
+            raise ValueError(
+                f"set_weights needs one value for each of the {len(variables)} variables of a "
+                f"built optimizer. Received {len(weights)} values; built={self.built}."
+            )
+        for variable, weight in zip(variables, weights, strict=True):
+            variable.assign(weight)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Store `grad_norm` and the clipper's state by name.
+
+        Keras stores the wrapped optimizer by itself, under `inner_optimizer`.
+        """
+        for variable in keras_private.own_variables(self):
+            store[variable.name] = keras.ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restore what `save_own_variables` stored."""
+        own = keras_private.own_variables(self)
+        expected, stored = sorted(variable.name for variable in own), sorted(store.keys())
+        if expected != stored:
+            warnings.warn(
+                f"The state of {self.name!r} was not restored: it has {expected}, the file has "
+                f"{stored}. Either the optimizer is not built, or the file was saved with another "
+                "clipper or without one.",
+                stacklevel=2,
+            )
+            return
+        for variable in own:
+            variable.assign(store[variable.name])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the wrapped optimizer, the clipper with its current threshold, the name."""
+        return {
+            "name": self.name,
+            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            "clipper": keras.saving.serialize_keras_object(self.clipper),
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Make the optimizer that `get_config` described; `config` stays as it is."""
+        made = {
+            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+            for key in ("inner_optimizer", "clipper")
+        }
+        return cls(**made, name=config["name"])
+
+
+def _choose_clipper(max_norm: ThresholdValue | None, clipper: Clipper | None) -> Clipper:
+    if clipper is None:
+        return ClipByGlobalNorm(1.0 if max_norm is None else max_norm)
+    if max_norm is not None:
+        raise ValueError(
+            "max_norm is short for clipper=ClipByGlobalNorm(max_norm), so only one of the two "
+            f"can be given. Received: max_norm={max_norm!r}, clipper={clipper!r}."
+        )
+    if not isinstance(clipper, Clipper):
+        raise TypeError(
+            "clipper must be an instance of keras_clip.Clipper, for example "
+            f"keras_clip.ClipByGlobalNorm(1.0). Received: clipper={clipper!r}."
+        )
+    clipper.check_unclaimed()
+    return clipper

@@ -1,0 +1,28 @@
+"""Names for the values that pass between modules.
+
+Keras ships no type information and a gradient is a different class on every
+backend, so each of these is `Any` to a type checker and a promise to a reader.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+Tensor: TypeAlias = Any
+"""A tensor of the active backend."""
+
+Gradient: TypeAlias = Any
+"""A tensor of the active backend, or a `tf.IndexedSlices` on TensorFlow."""
+
+Gradients: TypeAlias = Sequence[Gradient]
+
+Variable: TypeAlias = Any
+"""A `keras.Variable`, or a `tf.Variable` where the user trains one directly."""
+
+Optimizer: TypeAlias = Any
+"""A `keras.optimizers.Optimizer`."""
+
+ClipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], list[Gradient]]
+"""Whole-batch gradients and their variables, to the gradients to use instead."""
+
+ThresholdValue: TypeAlias = float | Callable[[Tensor], Any]
+"""A number, a `LearningRateSchedule`, or a callable of the step."""

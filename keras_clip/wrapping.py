@@ -1,0 +1,77 @@
+"""Which optimizers can be wrapped, and what to write instead for those that cannot."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_clip._seam import keras_private
+from keras_clip._seam.inherited_state import InheritedState
+from keras_clip._seam.multi_optimizer import is_multi_optimizer, members_of
+from keras_clip.types import Optimizer
+
+_KERAS_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
+
+
+def get_optimizer(identifier: Any) -> Optimizer:
+    """Return the optimizer that `identifier` means, as `keras.optimizers.get` does."""
+    if isinstance(identifier, Mapping):
+        # `keras.optimizers.get` writes into the dict it is given.
+        identifier = dict(identifier)
+    elif not isinstance(identifier, str | keras.optimizers.Optimizer):
+        raise TypeError(
+            "inner_optimizer must be an instance of keras.optimizers.Optimizer, the name of one "
+            "('adam') or its config. Received: "
+            f"inner_optimizer={identifier!r} of type {type(identifier).__name__}."
+        )
+    return keras.optimizers.get(identifier)
+
+
+def check_wrappable(optimizer: Optimizer) -> None:
+    """Raise if a clip right before `optimizer`'s update would not mean what it says."""
+    _check_no_loss_scale_optimizer(optimizer)
+    _check_not_clipped_already(optimizer)
+    _check_no_clip_of_keras(optimizer)
+    keras_private.check_names(optimizer)
+    if is_multi_optimizer(optimizer):
+        for member in members_of(optimizer):
+            check_wrappable(member)
+
+
+def _check_no_loss_scale_optimizer(optimizer: Optimizer) -> None:
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "A LossScaleOptimizer inside ClippedOptimizer would have its scaled gradients "
+            "clipped. Put it outside: LossScaleOptimizer(ClippedOptimizer(inner)), which "
+            "model.compile does by itself under the mixed_float16 policy. Received: "
+            f"inner_optimizer={optimizer.name!r}."
+        )
+
+
+def _check_not_clipped_already(optimizer: Optimizer) -> None:
+    if isinstance(optimizer, InheritedState):
+        raise ValueError(
+            f"inner_optimizer={optimizer.name!r} is a ClippedOptimizer. A second one around it "
+            "would report the norm of clipped gradients. Set max_norm or clipper of the one "
+            "there is, or wrap a new inner optimizer."
+        )
+    owner = keras_private.owner_of(optimizer)
+    if owner is not None:
+        raise ValueError(
+            f"inner_optimizer={optimizer.name!r} is wrapped by {owner!r} already, and its "
+            "gradients would be clipped twice. Use that wrapper, or make a new "
+            f"{type(optimizer).__name__}."
+        )
+
+
+def _check_no_clip_of_keras(optimizer: Optimizer) -> None:
+    for argument in _KERAS_CLIPS:
+        value = getattr(optimizer, argument, None)
+        if value is not None:
+            raise ValueError(
+                f"inner_optimizer={optimizer.name!r} clips by itself: {argument}={value!r}. Keras "
+                "does that on each replica before the all-reduce, and its gradients would be "
+                f"clipped twice. Remove {argument} and set max_norm of the ClippedOptimizer, "
+                f"for example ClippedOptimizer({type(optimizer).__name__}(...), "
+                f"max_norm={value!r})."
+            )

@@ -1,0 +1,41 @@
+"""Strict settings for every test: a named backend, fixed seeds, no leftovers."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Four devices on one processor, so that replicas can be tested; read when JAX is imported.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+
+import keras
+import pytest
+
+
+def pytest_configure() -> None:
+    """Fail at once where the tests would run on another backend than was asked for."""
+    asked = os.environ.get("KERAS_BACKEND")
+    if asked is None:
+        raise pytest.UsageError(
+            "Set KERAS_BACKEND to tensorflow, jax or torch: the tests run on one."
+        )
+    if keras.config.backend() != asked:
+        raise pytest.UsageError(f"Asked for {asked!r}, running on {keras.config.backend()!r}.")
+
+
+def pytest_report_header() -> str:
+    """Say what runs."""
+    return f"keras {keras.__version__} on {keras.config.backend()}"
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed_and_fresh_keras():
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(20250101)
+    yield
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_floatx("float32")
+
+
+@pytest.fixture(scope="session")
+def backend() -> str:
+    """Name of the backend the tests run on."""
+    return keras.config.backend()
