@@ -227,7 +227,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         Keras stores the wrapped optimizer by itself, under `inner_optimizer`.
         """
         for variable in keras_private.own_variables(self):
-            store[variable.name] = keras.ops.convert_to_numpy(variable)
+            store[variable.name] = variable.numpy()
 
     def load_own_variables(self, store: Any) -> None:
         """Restore what `save_own_variables` stored."""

@@ -57,8 +57,12 @@ class Threshold:
         self._built = True
         if not callable(self._value):
             self._variable = clipper.add_variable(
-                (), initializer=keras.initializers.Constant(self._value), name=self._name
+                (), initializer=self._initial_value, name=self._name
             )
+
+    def _initial_value(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        # keras.initializers.Constant rounds to float32 on the way to float64.
+        return ops.convert_to_tensor(np.full(shape, self._value, dtype=dtype))
 
     def at(self, step: Tensor) -> Tensor:
         """Return the threshold that holds at `step`, a scalar tensor."""
@@ -92,7 +96,7 @@ class Threshold:
             return keras.saving.serialize_keras_object(self._value)
         if self._variable is None:
             return self._value
-        current = ops.convert_to_numpy(self._variable)
+        current = self._variable.numpy()
         # The number as it was given, 0.1 rather than 0.10000000149, unless a checkpoint or
         # an assignment to the variable itself has changed it since.
         given = np.asarray(self._value, dtype=current.dtype)

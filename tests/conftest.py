@@ -3,11 +3,10 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Four devices on one processor, so that replicas can be tested; read when JAX is imported.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-
 import keras
 import pytest
+
+LOGICAL_DEVICES = 2
 
 
 def pytest_configure() -> None:
@@ -19,6 +18,16 @@ def pytest_configure() -> None:
         )
     if keras.config.backend() != asked:
         raise pytest.UsageError(f"Asked for {asked!r}, running on {keras.config.backend()!r}.")
+    if asked == "tensorflow":
+        _split_processor_into_logical_devices()
+
+
+def _split_processor_into_logical_devices() -> None:
+    """Give replicas a device each; possible only before TensorFlow has used the processor."""
+    import tensorflow as tf
+
+    devices = [tf.config.LogicalDeviceConfiguration()] * LOGICAL_DEVICES
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 
 
 def pytest_report_header() -> str:
@@ -27,8 +36,7 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seed_and_fresh_keras():
-    keras.utils.clear_session()
+def _fixed_seed_and_default_dtypes():
     keras.utils.set_random_seed(20250101)
     yield
     keras.config.set_dtype_policy("float32")

@@ -74,10 +74,7 @@ def _clip(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gra
     # only their ratio counts, so that a common power of two keeps both in range.
     common = tf.where(norm > 2.0**100, tf.constant(2.0**-100, norm.dtype), 1.0)
     clipped, _ = tf.clip_by_global_norm(wide, max_norm * common, use_norm=norm * common)
-    return [
-        _map_values(gradient, lambda v, like=original: tf.cast(v, like.dtype))
-        for gradient, original in zip(clipped, gradients, strict=True)
-    ]
+    return [_cast_like(c, gradient) for c, gradient in zip(clipped, gradients, strict=True)]
 
 
 def _multiplied(gradients: list[Gradient], factor: Tensor) -> list[Gradient]:
@@ -85,6 +82,13 @@ def _multiplied(gradients: list[Gradient], factor: Tensor) -> list[Gradient]:
         return values * tf.cast(factor, values.dtype)
 
     return [_map_values(gradient, multiply) for gradient in gradients]
+
+
+def _cast_like(gradient: Gradient, original: Gradient) -> Gradient:
+    def cast(values: Tensor) -> Tensor:
+        return tf.cast(values, original.dtype)
+
+    return _map_values(gradient, cast)
 
 
 def _widen(values: Tensor) -> Tensor:

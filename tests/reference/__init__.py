@@ -1,0 +1,1 @@
+"""Slow, plain float64 versions of each rule, written from the formula alone."""

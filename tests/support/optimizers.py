@@ -1,0 +1,65 @@
+"""Every optimizer that Keras ships, and every option it takes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from packaging.version import Version
+
+# The Keras that brought an optimizer; the others are older than the oldest supported one.
+INTRODUCED = {"Muon": "3.10", "ScheduleFreeAdamW": "3.14", "MultiOptimizer": "3.14"}
+
+_ALL: dict[str, dict[str, Any]] = {
+    "SGD": {},
+    "SGD momentum": {"momentum": 0.9},
+    "SGD nesterov": {"momentum": 0.9, "nesterov": True},
+    "RMSprop": {},
+    "Adam": {},
+    "Adam amsgrad": {"amsgrad": True},
+    "AdamW": {},
+    "Adamax": {},
+    "Nadam": {},
+    "Adagrad": {},
+    "Adadelta": {},
+    "Adafactor": {},
+    "Ftrl": {},
+    "Lion": {},
+    "Lamb": {},
+    "Muon": {},
+    "ScheduleFreeAdamW": {},
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "weight decay": {"weight_decay": 0.02},
+    "moving average": {"use_ema": True, "ema_momentum": 0.5},
+    "moving average overwriting": {
+        "use_ema": True,
+        "ema_momentum": 0.5,
+        "ema_overwrite_frequency": 2,
+    },
+    "accumulation": {"gradient_accumulation_steps": 3},
+    "loss scale": {"loss_scale_factor": 7.0},
+}
+
+
+def keras_has(name: str) -> bool:
+    """Whether this Keras is recent enough for the optimizer; it must be there then."""
+    introduced = INTRODUCED.get(name.split()[0])
+    recent = introduced is None or Version(keras.__version__) >= Version(introduced)
+    assert recent == hasattr(keras.optimizers, name.split()[0])
+    return recent
+
+
+NAMES = [name for name in _ALL if keras_has(name)]
+
+
+def maker(name: str, **options: Any) -> Callable[[], Any]:
+    """A function that makes a fresh optimizer each time."""
+    arguments = {"learning_rate": 0.05, **_ALL[name], **options}
+    return lambda: getattr(keras.optimizers, name.split()[0])(**arguments)
+
+
+def halving_schedule() -> Any:
+    """A learning rate that differs at every step."""
+    return keras.optimizers.schedules.ExponentialDecay(0.05, decay_steps=4, decay_rate=0.5)

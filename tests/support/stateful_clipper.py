@@ -1,0 +1,31 @@
+"""A user's clipper that uses everything the contract offers: state, weights, the step."""
+
+import keras
+from keras import ops
+
+import keras_clip
+
+
+@keras.saving.register_keras_serializable("tests")
+class RunningMean(keras_clip.Clipper):
+    """Scale to `factor` times the running mean of the norms, times the largest weight norm."""
+
+    def __init__(self, factor=0.5, decay=0.9):
+        self.factor = factor
+        self.decay = decay
+
+    def build(self, variables):
+        self.mean = self.add_variable((), name="mean")
+        self.updates = self.add_variable((), dtype="int32", name="updates")
+        self.per_variable = self.add_variable((len(variables),), initializer="ones", name="last")
+
+    def clip(self, update):
+        self.mean.assign(self.decay * self.mean + (1 - self.decay) * update.global_norm)
+        self.updates.assign(ops.cast(update.step, "int32") + 1)
+        norms = [keras_clip.global_norm([ops.convert_to_tensor(v)]) for v in update.variables]
+        self.per_variable.assign(ops.stack(norms))
+        threshold = self.factor * self.mean.value * ops.max(self.per_variable.value)
+        return keras_clip.clip_by_global_norm(update.gradients, threshold)[0]
+
+    def get_config(self):
+        return {"factor": self.factor, "decay": self.decay}
