@@ -3,7 +3,6 @@
 Only `keras.ops`: the same lines run on every backend, traced or not.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -34,7 +33,8 @@ def is_half(tensor: Tensor) -> bool:
 def is_ordinary(sum_of_squares: Tensor) -> Tensor:
     """Hazard: squares overflow from 1.8e19 and underflow below 1e-19 in float32."""
     dtype = keras.backend.standardize_dtype(sum_of_squares.dtype)
-    large_enough = ops.greater_equal(sum_of_squares, _SMALLEST_ORDINARY_SUM[dtype])
+    # An operator: `ops.greater_equal` with a Python number compares in float32 on torch.
+    large_enough = sum_of_squares >= _SMALLEST_ORDINARY_SUM[dtype]
     return ops.logical_and(large_enough, ops.isfinite(sum_of_squares))
 
 
@@ -64,7 +64,7 @@ def needs_no_clip(norm: Tensor, max_norm: Tensor) -> Tensor:
 
     False for a NaN norm, so that a NaN shows in the step, as with `tf.clip_by_global_norm`.
     """
-    return ops.logical_or(ops.less_equal(norm, max_norm), ops.equal(max_norm, math.inf))
+    return ops.logical_or(ops.less_equal(norm, max_norm), ops.isinf(max_norm))
 
 
 def two_factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             inner.build(list(variables))
         self._interception = intercept(inner, self._clip)
         with keras.name_scope(self.name):
-            self.clipper.build_for(inner._trainable_variables)
+            self.clipper.build_for(keras_private.trainable_variables(inner))
         for variable in self.clipper.variables:
             keras_private.track(self, variable)
         self._grad_norm = self.add_variable(
@@ -192,6 +192,10 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
 
     def __getattr__(self, name: str) -> Any:
         """Find what the wrapper lacks, `beta_1` for one, on the wrapped optimizer."""
+        if isinstance(getattr(type(self), name, None), property):
+            # Python comes here when a property raises AttributeError; its message is the
+            # one to show.
+            return getattr(type(self), name).fget(self)
         # Frameworks keep their bookkeeping in private attributes; that is not shared.
         if name.startswith("_") or "inner_optimizer" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

@@ -84,22 +84,27 @@ def test_every_magnitude_of_float64(magnitude, backend):
             assert dtype_of(keras.ops.convert_to_tensor(np.ones(2))) == "float32"
             return
     gradients = [np.array([0.3, -1.0]) * magnitude, np.array([[0.0, magnitude]])]
-    clipped, norm = clip(gradients, 1.0)
+    # 0.1 is another number in float32.
+    clipped, norm = clip(gradients, 0.1)
     assert norm == pytest.approx(reference.global_norm(gradients), rel=1e-12)
-    assert_close(clipped, reference.clip_by_global_norm(gradients, 1.0), rtol=1e-12)
+    assert_close(clipped, reference.clip_by_global_norm(gradients, 0.1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("value", [3e-6, 300.0, 6e4])
 def test_half_precision_is_added_up_in_float32(dtype, value):
     gradients = [keras.ops.cast(keras.ops.full((5,), value, dtype="float32"), dtype)]
-    true = reference.global_norm([np.float64(numpy_of([keras.ops.cast(gradients[0], "float32")])[0])])
+    true = reference.global_norm(
+        [np.float64(numpy_of([keras.ops.cast(gradients[0], "float32")])[0])]
+    )
     clipped, norm = keras_clip.clip_by_global_norm(gradients, true / 4)
     assert float(norm) == pytest.approx(true, rel=1e-6)
     assert dtype_of(clipped[0]) == dtype
     relative = {"float16": 5e-2 if value < 1e-3 else 1e-3, "bfloat16": 8e-3}[dtype]
     expected = np.float64(numpy_of([keras.ops.cast(gradients[0], "float32")])[0]) / 4
-    np.testing.assert_allclose(numpy_of([keras.ops.cast(clipped[0], "float32")])[0], expected, rtol=relative)
+    np.testing.assert_allclose(
+        numpy_of([keras.ops.cast(clipped[0], "float32")])[0], expected, rtol=relative
+    )
 
 
 def test_dtypes_mix():
@@ -111,11 +116,18 @@ def test_dtypes_mix():
     ]
     clipped, norm = keras_clip.clip_by_global_norm(gradients, 13.0)
     assert float(norm) == 1300.0
-    assert [None if g is None else dtype_of(g) for g in clipped] == ["float16", "float32", None, "bfloat16"]
+    assert [None if g is None else dtype_of(g) for g in clipped] == [
+        "float16",
+        "float32",
+        None,
+        "bfloat16",
+    ]
     np.testing.assert_allclose(numpy_of(clipped)[0], [3.0, 4.0])
 
 
-@pytest.mark.parametrize("gradients", [[], [None], [np.zeros((0, 3), "float32")], [None, np.zeros(3, "float32")]])
+@pytest.mark.parametrize(
+    "gradients", [[], [None], [np.zeros((0, 3), "float32")], [None, np.zeros(3, "float32")]]
+)
 def test_nothing_to_measure_is_zero(gradients):
     clipped, norm = clip(gradients, 1.0)
     assert norm == 0.0
@@ -185,7 +197,9 @@ def test_law_2_and_3_on_any_gradients(gradients, max_norm):
     true_norm = reference.global_norm(gradients)
     assert norm == pytest.approx(true_norm, rel=1e-6, abs=1e-37)
     present = [g for g in clipped if g is not None]
-    assert reference.global_norm(present) == pytest.approx(min(true_norm, max_norm), rel=1e-6, abs=1e-37)
+    assert reference.global_norm(present) == pytest.approx(
+        min(true_norm, max_norm), rel=1e-6, abs=1e-37
+    )
     expected = reference.clip_by_global_norm(gradients, max_norm)
     scale = max((np.abs(e).max(initial=0) for e in expected if e is not None), default=0)
     for one, other in zip(clipped, expected, strict=True):
@@ -203,7 +217,9 @@ def test_a_single_tensor_is_refused(gradients):
 
 @pytest.mark.parametrize("max_norm", [-1.0, math.nan])
 def test_bad_threshold_value(max_norm):
-    with pytest.raises(ValueError, match=f"max_norm must be a number.*Received: max_norm={max_norm}"):
+    with pytest.raises(
+        ValueError, match=f"max_norm must be a number.*Received: max_norm={max_norm}"
+    ):
         keras_clip.clip_by_global_norm([], max_norm)
 
 

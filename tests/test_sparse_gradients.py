@@ -21,7 +21,11 @@ def tf():
 
 
 def slices(tf, values, indices, rows=5):
-    return tf.IndexedSlices(tf.constant(values), tf.constant(indices, tf.int64), tf.constant([rows, len(values[0])], tf.int64))
+    return tf.IndexedSlices(
+        tf.constant(values),
+        tf.constant(indices, tf.int64),
+        tf.constant([rows, len(values[0])], tf.int64),
+    )
 
 
 def dense(tf, gradient):
@@ -56,7 +60,9 @@ def test_repeated_rows_are_summed_for_the_norm(tf, case, compiled):
 
 
 def test_no_rows_at_all(tf):
-    empty = tf.IndexedSlices(tf.zeros((0, 2)), tf.zeros((0,), tf.int64), tf.constant([5, 2], tf.int64))
+    empty = tf.IndexedSlices(
+        tf.zeros((0, 2)), tf.zeros((0,), tf.int64), tf.constant([5, 2], tf.int64)
+    )
 
     @tf.function(input_signature=[tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int64)])
     def norm_of_rows(values, indices):
@@ -82,7 +88,14 @@ def test_half_precision_rows(tf):
 
 def embedding_model(optimizer):
     keras.utils.set_random_seed(1)
-    model = keras.Sequential([keras.Input((6,), dtype="int32"), keras.layers.Embedding(9, 3), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            keras.layers.Embedding(9, 3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
     model.compile(optimizer, loss="mse")
     return model
 

@@ -8,6 +8,7 @@ Each offers the same functions:
 - `global_norm(operands, dtype)`: the norm over all operands, for any magnitude.
 - `scale_to_norm(gradients, norm, max_norm)`: the clip, given the norm.
 - `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
+- `no_gradients()`: a context in which operations are not recorded for differentiation.
 - `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a
   gradient accumulation and then takes back what it did to its own variables.
 """

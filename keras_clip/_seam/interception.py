@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from keras_clip._seam import backend
 from keras_clip._seam.multi_optimizer import MultiInterception, is_multi_optimizer
 from keras_clip._seam.single_optimizer import SingleInterception
 from keras_clip.types import ClipFunction, Gradient, Optimizer, Variable
@@ -16,6 +17,17 @@ class Interception(Protocol):
 
 def intercept(optimizer: Optimizer, clip: ClipFunction) -> Interception:
     """Have `clip` called on the gradients that `optimizer`, which is built, is about to use."""
+    clip = _without_gradients(clip)
     if is_multi_optimizer(optimizer):
         return MultiInterception(optimizer, clip)
     return SingleInterception(optimizer, clip)
+
+
+def _without_gradients(clip: ClipFunction) -> ClipFunction:
+    """Have no backend record what a clipper computes, as Keras has none record an update."""
+
+    def run(gradients: list[Gradient], variables: list[Variable]) -> list[Gradient]:
+        with backend.no_gradients():
+            return clip(gradients, variables)
+
+    return run

@@ -1,6 +1,7 @@
 """Norm and clip on JAX."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ from keras_clip import numerics
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = True
+
+# Nothing is recorded: JAX differentiates functions.
+no_gradients = nullcontext
 
 
 def norm_operand(gradient: Gradient) -> Tensor:

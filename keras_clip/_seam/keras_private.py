@@ -25,6 +25,13 @@ PRIVATE_NAMES: dict[str, str] = {
     "_track_variable": "adds a clipper's state to what the optimizer saves",
 }
 
+# Shown on the wrapper where the wrapped optimizer has them; nothing breaks where it has not.
+PRIVATE_SHOWN_NAMES: dict[str, str] = {
+    "_learning_rate": "`Optimizer.__init__` writes it; the wrapped optimizer has the true one",
+    "_model_variables_moving_average": "SwapEMAWeights looks for it on the optimizer that "
+    "LossScaleOptimizer wraps",
+}
+
 PRIVATE_TENSORFLOW_NAMES: dict[str, str] = {
     "_all_reduce_sum_gradients": "Keras's first act inside `_backend_update_step`; it has to "
     "come before the clip, and only once",
@@ -33,7 +40,7 @@ PRIVATE_TENSORFLOW_NAMES: dict[str, str] = {
 
 PRIVATE_MULTI_OPTIMIZER_NAMES: dict[str, str] = {
     "_var_to_optimizer_idx": "which member updates a variable",
-    "_var_key": "key of that mapping",
+    "_var_key": "the key of a variable in that mapping",
     "_accumulated_gradients": "a member's average over micro-batches is needed before the "
     "member computes it; on each member",
 }
@@ -105,6 +112,11 @@ def replace_methods(optimizer: Optimizer, **methods: Any) -> None:
 def already_reduced(gradients_and_variables: Any) -> Any:
     """Stand in for the all-reduce where it has happened."""
     return gradients_and_variables
+
+
+def trainable_variables(optimizer: Optimizer) -> list[Variable]:
+    """Return the variables a built optimizer updates."""
+    return list(optimizer._trainable_variables)
 
 
 def track(wrapper: Optimizer, variable: Variable) -> None:

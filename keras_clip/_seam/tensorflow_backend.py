@@ -1,6 +1,7 @@
 """Norm, clip and all-reduce on TensorFlow."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import tensorflow as tf
 
@@ -8,6 +9,9 @@ from keras_clip import numerics
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
+
+# An optimizer is called outside the tape; one around it is the user's wish.
+no_gradients = nullcontext
 
 
 def norm_operand(gradient: Gradient) -> Tensor:

@@ -9,6 +9,8 @@ from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
 
+no_gradients = torch.no_grad
+
 # torch adds the squares of one tensor one after another in float32: over 33 million
 # entries the norm is off by 1e-4 (measured), over this many by less than 1e-6.
 _LARGEST_CHUNK = 2**16
@@ -28,7 +30,7 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
     accumulate = getattr(torch, dtype)
     if _decide_on_host(operands[0]):
         norm = _chunked_norm(operands, accumulate)
-        value = float(norm)
+        value = float(norm.detach())
         ordinary = _SMALLEST_ORDINARY_NORM[accumulate] <= value < float("inf")
         return norm if ordinary else numerics.rescaled_norm(operands)
     if accumulate is torch.float64 or operands[0].device.type == "mps":

@@ -95,7 +95,10 @@ def test_state_moves_with_updates_only(clipper_class):
     """Three micro-batches equal their average, clipper state included."""
     stream = gradient_stream(9)
     averages = [
-        [np.mean(same, axis=0, dtype=np.float64).astype("float32") for same in zip(*stream[i : i + 3], strict=True)]
+        [
+            np.mean(same, axis=0, dtype=np.float64).astype("float32")
+            for same in zip(*stream[i : i + 3], strict=True)
+        ]
         for i in (0, 3, 6)
     ]
     accumulating = wrapped(clipper_class, keras.optimizers.SGD(0.05, gradient_accumulation_steps=3))

@@ -67,7 +67,9 @@ def test_missing_gradients_are_left_out():
         apply_all(optimizer, variables, [gradients])
     step = [was - now for was, now in zip(start, values(variables), strict=True)]
     assert not step[1].any()
-    assert float(optimizer.grad_norm.numpy()) == pytest.approx(reference.global_norm(gradients), rel=1e-6)
+    assert float(optimizer.grad_norm.numpy()) == pytest.approx(
+        reference.global_norm(gradients), rel=1e-6
+    )
     assert reference.global_norm(step) == pytest.approx(0.5, rel=1e-5)
 
 

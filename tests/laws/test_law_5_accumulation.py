@@ -23,7 +23,10 @@ K = 3
 
 def averaged(stream):
     return [
-        [np.mean(same, axis=0, dtype=np.float64).astype("float32") for same in zip(*stream[i : i + K], strict=True)]
+        [
+            np.mean(same, axis=0, dtype=np.float64).astype("float32")
+            for same in zip(*stream[i : i + K], strict=True)
+        ]
         for i in range(0, len(stream), K)
     ]
 
@@ -51,7 +54,11 @@ def test_grad_norm_rests_on_micro_batches(compiled):
     variables = make_variables()
     optimizer = ClippedOptimizer(maker("Adam", gradient_accumulation_steps=K)(), 0.7)
     stream = gradient_stream(2 * K)
-    step = compiled_step(optimizer, variables) if compiled else lambda g: apply_all(optimizer, variables, [g])
+    step = (
+        compiled_step(optimizer, variables)
+        if compiled
+        else lambda g: apply_all(optimizer, variables, [g])
+    )
     expected = [0.0, 0.0, *[reference.global_norm(averaged(stream)[0])] * K]
     for gradients, norm in zip(stream, expected, strict=False):
         step(gradients)
@@ -66,7 +73,9 @@ def test_threshold_schedule_counts_updates():
         return keras.ops.where(keras.ops.less(step, 1), 1e9, 0.0)
 
     variables = make_variables()
-    optimizer = ClippedOptimizer(keras.optimizers.SGD(0.1, gradient_accumulation_steps=K), threshold)
+    optimizer = ClippedOptimizer(
+        keras.optimizers.SGD(0.1, gradient_accumulation_steps=K), threshold
+    )
     apply_all(optimizer, variables, gradient_stream(K))
     after_first = values(variables)
     assert not np.array_equal(after_first[0], values(make_variables())[0])
@@ -81,7 +90,9 @@ def test_fit():
     fit(micro, batch_size=4)
     fit(whole, batch_size=8)
     assert_close(micro.get_weights(), whole.get_weights(), rtol=5e-6)
-    assert_close([micro.optimizer.grad_norm.numpy()], [whole.optimizer.grad_norm.numpy()], rtol=5e-6)
+    assert_close(
+        [micro.optimizer.grad_norm.numpy()], [whole.optimizer.grad_norm.numpy()], rtol=5e-6
+    )
 
 
 @pytest.mark.skipif(not keras_has("MultiOptimizer"), reason="this Keras has no MultiOptimizer")
@@ -108,7 +119,11 @@ class TestMultiOptimizer:
         accumulating = self.make((K, K))
         stream = gradient_stream(3 * K + 1)
         apply_all(self.make(), whole, averaged(stream[:-1]))
-        step = compiled_step(accumulating, micro) if compiled else lambda g: apply_all(accumulating, micro, [g])
+        step = (
+            compiled_step(accumulating, micro)
+            if compiled
+            else lambda g: apply_all(accumulating, micro, [g])
+        )
         for gradients in stream:
             step(gradients)
         assert_close(values(micro), values(whole), rtol=2e-6)

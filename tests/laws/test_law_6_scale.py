@@ -51,7 +51,9 @@ def test_loss_scale_optimizer_outside():
         else:
             apply_all(outer, with_scale, [gradients])
     assert_close(values(with_scale), values(plain))
-    assert float(clipped.grad_norm.numpy()) == pytest.approx(reference.global_norm(stream[-1]), rel=1e-6)
+    assert float(clipped.grad_norm.numpy()) == pytest.approx(
+        reference.global_norm(stream[-1]), rel=1e-6
+    )
 
 
 def stateless_step(optimizer, variables, gradients):
@@ -109,12 +111,13 @@ def test_float64_variables():
         return
     keras.config.set_floatx("float64")
     variables = make_variables(dtype="float64")
-    optimizer = ClippedOptimizer(keras.optimizers.SGD(0.1), 0.1)
+    # A learning rate that float32 holds exactly: Keras rounds others to it on torch.
+    optimizer = ClippedOptimizer(keras.optimizers.SGD(0.125), 0.1)
     stream = gradient_stream(3, dtype="float64")
     expected = values(variables)
     apply_all(optimizer, variables, stream)
     for gradients in stream:
         clipped = reference.clip_by_global_norm(gradients, 0.1)
-        expected = [w - 0.1 * g for w, g in zip(expected, clipped, strict=True)]
+        expected = [w - 0.125 * g for w, g in zip(expected, clipped, strict=True)]
     assert_close(values(variables), expected, rtol=1e-13)
     assert optimizer.grad_norm.dtype == "float64"

@@ -37,7 +37,9 @@ def _jax(optimizer: Any, variables: list[Any], jit_compile: bool) -> Step:
         state = [variable.value for variable in optimizer.variables]
         weights = [variable.value for variable in variables]
         weights, state = apply(state, as_tensors(gradients), weights)
-        for variable, value in zip([*variables, *optimizer.variables], [*weights, *state], strict=True):
+        for variable, value in zip(
+            [*variables, *optimizer.variables], [*weights, *state], strict=True
+        ):
             variable.assign(value)
 
     return step

@@ -1,0 +1,105 @@
+"""Train in stages, each in a process of its own: `python -m tests.laws.resume_program ...`.
+
+Usage: FORMAT KIND FOLDER STAGES. `1` starts and saves, `2` loads what `1` saved and goes on,
+`1,2` does both without stopping. Prints a digest of all weights and optimizer variables.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_clip import ClippedOptimizer
+from tests.support.models import data, make_model
+from tests.support.stateful_clipper import RunningMean
+
+EPOCHS_PER_STAGE = 2
+
+
+def make_optimizer(kind):
+    decay = keras.optimizers.schedules.ExponentialDecay(0.1, 5, 0.8)
+    inner = keras.optimizers.Adam(decay, use_ema=True, ema_momentum=0.9)
+    if kind == "schedule":
+        thresholds = keras.optimizers.schedules.PolynomialDecay(1.0, 20, 0.1)
+        return ClippedOptimizer(inner, thresholds)
+    if kind == "accumulation":
+        # Six batches a stage: the second stage starts between two updates.
+        inner = keras.optimizers.Adam(0.1, gradient_accumulation_steps=4)
+        return ClippedOptimizer(inner, clipper=RunningMean())
+    return ClippedOptimizer(inner, max_norm=0.5)
+
+
+def train(model):
+    inputs, targets = data(24)
+    model.fit(inputs, targets, batch_size=8, shuffle=False, verbose=0, epochs=EPOCHS_PER_STAGE)
+
+
+class KerasFile:
+    """`model.save` and `load_model`: the optimizer is made from the file alone."""
+
+    def __init__(self, folder, kind):
+        self.path, self.kind = folder / "model.keras", kind
+
+    def start(self):
+        return make_model(make_optimizer(self.kind))
+
+    def save(self, model):
+        model.save(self.path)
+
+    def resume(self):
+        return keras.models.load_model(self.path)
+
+
+class WeightsFile(KerasFile):
+    """`save_weights` and `load_weights` into a model compiled by the same program."""
+
+    def save(self, model):
+        model.save_weights(self.path.with_name("model.weights.h5"))
+
+    def resume(self):
+        model = self.start()
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(self.path.with_name("model.weights.h5"))
+        return model
+
+
+class Checkpoint(KerasFile):
+    """`tf.train.Checkpoint` of model and optimizer."""
+
+    def _checkpoint(self, model):
+        import tensorflow as tf
+
+        return tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+
+    def save(self, model):
+        self._checkpoint(model).write(str(self.path.with_name("checkpoint")))
+
+    def resume(self):
+        model = self.start()
+        model.optimizer.build(model.trainable_variables)
+        path = str(self.path.with_name("checkpoint"))
+        self._checkpoint(model).read(path).assert_existing_objects_matched().assert_consumed()
+        return model
+
+
+FORMATS = {"keras": KerasFile, "weights": WeightsFile, "checkpoint": Checkpoint}
+
+
+def digest(model):
+    arrays = [*model.get_weights(), *(v.numpy() for v in model.optimizer.variables)]
+    return hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+def main(format_name, kind, folder, stages):
+    storage = FORMATS[format_name](Path(folder), kind)
+    model = storage.start() if stages.startswith("1") else storage.resume()
+    for _ in stages.split(","):
+        train(model)
+    storage.save(model)
+    print("digest", digest(model), "clipped", float(model.optimizer.grad_norm.numpy()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,86 @@
+"""Frameworks come in through one door, and modules depend on each other one way."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_clip
+
+PACKAGE = Path(keras_clip.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FRAMEWORKS = {"tensorflow", "jax", "torch"}
+
+# What each part of keras_clip may import from the others.
+ALLOWED = {
+    "types": set(),
+    "numerics": {"types"},
+    "thresholds": {"types"},
+    "_seam": {"types", "numerics", "_seam"},
+    "arithmetic": {"types", "numerics", "thresholds", "_seam"},
+    "clippers": {"types", "numerics", "thresholds", "arithmetic", "clippers"},
+    "wrapping": {"types", "_seam"},
+    "optimizer": {"types", "_seam", "arithmetic", "clippers", "wrapping"},
+    "demo": {"demo", "optimizer", "types", ""},
+    "": {"arithmetic", "clippers", "optimizer"},
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(path):
+    relative = path.relative_to(PACKAGE)
+    first = relative.parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_dependencies_go_one_way(path):
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "keras_clip" and len(parts) > 1 and parts[1] in ALLOWED:
+            assert parts[1] in ALLOWED[part_of(path)], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_frameworks_only_in_their_own_module(path):
+    frameworks = {name.split(".")[0] for name in imports(path)} & FRAMEWORKS
+    allowed = {path.name.removesuffix("_backend.py")} if part_of(path) == "_seam" else set()
+    assert frameworks <= allowed
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        timeout=300,
+    )
+
+
+def test_importing_keras_clip_imports_no_other_backend():
+    """No more frameworks than keras alone, in a fresh process."""
+    show = "import sys; print(sorted({'tensorflow', 'jax', 'torch'} & set(sys.modules)))"
+    with_us = run_python(f"import keras_clip; {show}")
+    assert with_us.returncode == 0, with_us.stderr
+    alone = run_python(f"import keras; {show}")
+    assert with_us.stdout == alone.stdout
+    assert keras.config.backend() in with_us.stdout
+
+
+def test_a_backend_that_does_not_train_is_refused():
+    result = run_python("import keras_clip", KERAS_BACKEND="numpy")
+    assert result.returncode == 1
+    assert "ImportError: keras_clip cannot clip on the Keras backend 'numpy'" in result.stderr
