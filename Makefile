@@ -10,5 +10,8 @@ SHELL := /bin/bash
 
 NEWEST := .venv
 OLDEST := .venv-oldest
+
+# Two test processes on two cores: a second thread in each makes torch wait for itself.
+export OMP_NUM_THREADS ?= 1
 BUILD_TOOLS := hatchling editables
 

@@ -1,9 +1,17 @@
 """Gradient clipping for Keras optimizers, right before the update."""
 
-from keras_clip import clippers
-from keras_clip.arithmetic import clip_by_global_norm, global_norm
-from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
-from keras_clip.optimizer import ClippedOptimizer
+import sys
+
+__version__ = "0.1.0"
+
+# `python -m keras_clip.demo` runs this file before its own. The demo has to choose what the
+# frameworks log before they load, and to tell in one line if one is missing; it imports what
+# it needs by itself.
+if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
+    from keras_clip import clippers
+    from keras_clip.arithmetic import clip_by_global_norm, global_norm
+    from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
+    from keras_clip.optimizer import ClippedOptimizer
 
 __all__ = [
     "ClipByGlobalNorm",
@@ -14,5 +22,3 @@ __all__ = [
     "clippers",
     "global_norm",
 ]
-
-__version__ = "0.1.0"

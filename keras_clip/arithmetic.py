@@ -113,8 +113,8 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: float | Tensor) 
     if not gradients or (is_number(max_norm) and max_norm == math.inf):
         return list(gradients)
     threshold = _as_scalar(max_norm, _dtype(norm))
-    # Zeros as a tensor: with a Python 0.0 Keras computes in float32 on torch.
-    threshold = ops.maximum(threshold, ops.zeros_like(threshold))
+    # Not `ops.maximum`, which on torch computes in float32 whatever it is given.
+    threshold = ops.where(threshold < 0, ops.zeros_like(threshold), threshold)
     scaled: list[Gradient] = backend.scale_to_norm(gradients, norm, threshold)
     return scaled
 

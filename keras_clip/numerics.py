@@ -1,6 +1,7 @@
 """The hazards of a norm in floating point, each named by the function that removes it.
 
-Only `keras.ops`: the same lines run on every backend, traced or not.
+Only `keras.ops`: the same lines run on every backend, traced or not. Operators rather than
+`ops.multiply` and its like, which on torch turn float64 into float32.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,6 @@ def is_half(tensor: Tensor) -> bool:
 def is_ordinary(sum_of_squares: Tensor) -> Tensor:
     """Hazard: squares overflow from 1.8e19 and underflow below 1e-19 in float32."""
     dtype = keras.backend.standardize_dtype(sum_of_squares.dtype)
-    # An operator: `ops.greater_equal` with a Python number compares in float32 on torch.
     large_enough = sum_of_squares >= _SMALLEST_ORDINARY_SUM[dtype]
     return ops.logical_and(large_enough, ops.isfinite(sum_of_squares))
 
@@ -50,8 +50,8 @@ def rescaled_norm(values: Sequence[Tensor]) -> Tensor:
     # be divided by. A NaN stays in the sum whatever the divisor is.
     usable = ops.logical_and(ops.isfinite(largest), ops.greater(largest, 0))
     divisor = ops.where(usable, largest, ops.ones_like(largest))
-    squares = [ops.sum(ops.square(ops.divide(v, divisor))) for v in wide]
-    return ops.multiply(ops.sqrt(ops.sum(ops.stack(squares))), divisor)
+    squares = [ops.sum(ops.square(v / divisor)) for v in wide]
+    return ops.sqrt(ops.sum(ops.stack(squares))) * divisor
 
 
 def _largest_magnitude(value: Tensor) -> Tensor:

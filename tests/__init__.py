@@ -1,0 +1,1 @@
+"""Tests of keras_clip; each runs on the backend that KERAS_BACKEND names."""

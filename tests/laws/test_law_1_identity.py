@@ -1,4 +1,4 @@
-"""Law 1: with a threshold that is never reached, training is bit-identical to the bare optimizer."""
+"""Law 1: with a threshold never reached, training is bit-identical to the bare optimizer."""
 
 import keras
 import numpy as np

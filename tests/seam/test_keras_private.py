@@ -26,13 +26,11 @@ LISTED = {
 def private_attributes(path):
     """Private names read from anything but `self`."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if (
-            isinstance(node, ast.Attribute)
-            and node.attr.startswith("_")
-            and not node.attr.endswith("__")
-        ):
-            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls", "torch")):
-                yield node.attr
+        if not isinstance(node, ast.Attribute) or not node.attr.startswith("_"):
+            continue
+        own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls", "torch")
+        if not own and not node.attr.endswith("__"):
+            yield node.attr
 
 
 @pytest.mark.parametrize("name", keras_private.PRIVATE_NAMES)

@@ -1,0 +1,194 @@
+"""What the command line may say, checked before anything heavy is imported."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+PROGRAM = "python -m keras_clip.demo"
+
+_DESCRIPTION = """\
+Watch gradient clipping at work: a small recurrent network learns to read 1,797 handwritten
+digits pixel by pixel, once with a plain Keras optimizer and once with
+keras_clip.ClippedOptimizer around it. Both start from the same weights and see the same data
+in the same order. Ends with a table and a figure."""
+
+_EPILOG = """\
+examples:
+  python -m keras_clip.demo
+  python -m keras_clip.demo --learning-rate 0.005   (timid enough for plain SGD to learn, too)
+  python -m keras_clip.demo --optimizer adagrad --learning-rate 0.1
+  KERAS_BACKEND=jax python -m keras_clip.demo       (or torch; default: tensorflow)
+"""
+
+# Too bold for plain SGD: in 19 runs on three backends it ended no better than guessing, and
+# the clipped one read 84 to 95 % of the held-out digits.
+SGD_LEARNING_RATE = 0.1
+MAX_NORM = 0.15
+EPOCHS = 15
+
+# NumPy's generators, which Keras seeds as well, take no larger seed.
+_LARGEST_SEED = 2**32 - 1
+
+
+class BadValue(Exception):
+    """An option or an environment variable with a value the demo cannot use."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line, checked.
+
+    Attributes:
+        optimizer: name of a Keras optimizer, in lower case; not yet known to exist.
+        learning_rate: positive and finite, or None for the optimizer's default.
+        max_norm: at least 0; infinity observes without clipping.
+        epochs: at least 1.
+        seed: seeds initial weights and the order of the data.
+        output: where the figure goes; a file can be written there.
+    """
+
+    optimizer: str = "sgd"
+    learning_rate: float | None = None
+    max_norm: float = MAX_NORM
+    epochs: int = EPOCHS
+    seed: int = 0
+    output: Path = Path("demo.png")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Return the options in `arguments`, by default those of the process.
+
+    Raises:
+        SystemExit: with status 2 after one line on stderr for a bad value, with status 0
+            after `--help`.
+    """
+    return Options(**vars(_parser().parse_args(arguments)))
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    default = Options()
+    parser.add_argument(
+        "--optimizer",
+        type=str.lower,
+        default=default.optimizer,
+        metavar="NAME",
+        help="any Keras optimizer, by name (default: sgd, which gets momentum 0.9)",
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=_learning_rate,
+        metavar="RATE",
+        help=f"default: {SGD_LEARNING_RATE} for sgd, Keras's own default for the others",
+    )
+    parser.add_argument(
+        "--max-norm",
+        type=_max_norm,
+        default=default.max_norm,
+        metavar="NORM",
+        help="longer gradients are scaled down to this norm; inf only observes "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=_epochs,
+        default=default.epochs,
+        metavar="COUNT",
+        help="passes over the training digits (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        default=default.seed,
+        help="another seed, other initial weights and order of the data (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output",
+        type=_output,
+        default=default.output,
+        metavar="FILE",
+        help="where to write the figure; the suffix chooses the format (default: %(default)s)",
+    )
+    return parser
+
+
+def _learning_rate(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise _bad("a finite number above 0", text)
+    return value
+
+
+def _max_norm(text: str) -> float:
+    value = _number(text)
+    # Not `value < 0`, which is false for NaN.
+    if not value >= 0:
+        raise _bad("a number that is at least 0, or inf", text)
+    return value
+
+
+def _epochs(text: str) -> int:
+    value = _integer(text)
+    if value < 1:
+        raise _bad("an integer that is at least 1", text)
+    return value
+
+
+def _seed(text: str) -> int:
+    value = _integer(text)
+    if not 0 <= value <= _LARGEST_SEED:
+        raise _bad(f"an integer from 0 to {_LARGEST_SEED}", text)
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise _bad("a number", text) from None
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise _bad("an integer", text) from None
+
+
+def _output(text: str) -> Path:
+    path = Path(text)
+    try:
+        if not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(
+                f"the directory of {text!r} does not exist. Create {str(path.parent)!r} first."
+            )
+        is_new = not path.exists()
+        # Appending leaves a figure of an earlier run as it is, should this one be interrupted.
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"no file can be written at {text!r}: {error.strerror}."
+        ) from None
+    return path
+
+
+def _bad(expected: str, received: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"expected {expected}, received {received!r}.")

@@ -1,0 +1,356 @@
+"""The demo: what it refuses, what it trains, what it shows."""
+
+import dataclasses
+import importlib
+import io
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from keras_clip.demo import data, environment, figure, options, report, training
+from keras_clip.demo.__main__ import main
+
+STEPS = 3
+
+
+def make_run(name="plain SGD", max_norm=math.inf, losses=(2.0, 1.0), norms=(0.5, 4.0), **epoch):
+    last = {"number": 1, "loss": float(np.mean(losses)), "accuracy": 0.9, "largest_norm": 4.0}
+    epochs = [training.Epoch(**{**last, **epoch})]
+    return training.Run(name, max_norm, list(losses), list(norms), epochs)
+
+
+def run_module(*arguments, **environ):
+    """Run `python -m keras_clip.demo` in a process of its own."""
+    root = Path(__file__).parents[2]
+    unset = ("TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS")
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    return subprocess.run(
+        [sys.executable, "-m", "keras_clip.demo", *arguments],
+        env={**inherited, "PYTHONPATH": str(root), **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """One run of the demo on a few images: its records, its output, its figure."""
+    output = tmp_path_factory.mktemp("demo") / "figure.png"
+    all_digits = data.load(STEPS * data.BATCH_SIZE)
+    few = dataclasses.replace(
+        all_digits,
+        held_out_pixels=all_digits.held_out_pixels[:50],
+        held_out_labels=all_digits.held_out_labels[:50],
+    )
+    records, printed = [], io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+        patch.setattr(data, "load", lambda: few)
+        patch.setattr(sys, "stdout", printed)
+        write = figure.write
+        patch.setattr(figure, "write", lambda *args: (records.extend(args[:2]), write(*args)))
+        status = main(["--epochs", "1", "--seed", "3", "--output", str(output)])
+    assert status == 0
+    plain, clipped = records
+    return plain, clipped, printed.getvalue(), output
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("option", "value", "expected"),
+        [
+            ("--learning-rate", "0", "a finite number above 0"),
+            ("--learning-rate", "-0.1", "a finite number above 0"),
+            ("--learning-rate", "nan", "a finite number above 0"),
+            ("--learning-rate", "inf", "a finite number above 0"),
+            ("--learning-rate", "fast", "a number"),
+            ("--max-norm", "-1", "a number that is at least 0, or inf"),
+            ("--max-norm", "nan", "a number that is at least 0, or inf"),
+            ("--max-norm", "small", "a number"),
+            ("--epochs", "0", "an integer that is at least 1"),
+            ("--epochs", "1.5", "an integer"),
+            ("--seed", "1.5", "an integer"),
+            ("--seed", "-1", "an integer from 0 to 4294967295"),
+            ("--seed", "4294967296", "an integer from 0 to 4294967295"),
+        ],
+    )
+    def test_a_bad_number_is_refused_in_one_line(self, capsys, option, value, expected):
+        with pytest.raises(SystemExit) as stop:
+            options.parse([option, value])
+        assert stop.value.code == 2
+        assert capsys.readouterr().err == (
+            f"python -m keras_clip.demo: error: argument {option}: "
+            f"expected {expected}, received {value!r}.\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("path", "reason"),
+        [
+            ("missing/figure.png", "the directory of .* does not exist"),
+            ("a_file/figure.png", "the directory of .* does not exist"),
+            ("a_directory.png", "no file can be written at .*: Is a directory"),
+            ("x" * 300 + ".png", "no file can be written at .*: File name too long"),
+        ],
+    )
+    def test_an_output_that_cannot_be_written_is_refused(self, capsys, tmp_path, path, reason):
+        (tmp_path / "a_file").touch()
+        (tmp_path / "a_directory.png").mkdir()
+        with pytest.raises(SystemExit) as stop:
+            options.parse(["--output", str(tmp_path / path)])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert re.search(f"argument --output: {reason}", error)
+        assert str(tmp_path / path) in error
+        assert error.count("\n") == 1
+
+    def test_looking_whether_the_output_can_be_written_leaves_files_as_they_are(self, tmp_path):
+        old = tmp_path / "old.png"
+        old.write_bytes(b"a figure")
+        new = tmp_path / "new.png"
+        options.parse(["--output", str(old)])
+        options.parse(["--output", str(new)])
+        assert old.read_bytes() == b"a figure"
+        assert not new.exists()
+
+    @pytest.mark.parametrize("output", ["figure", "figure.docx", "figure.pgf"])
+    def test_a_format_matplotlib_cannot_write_is_refused(self, capsys, monkeypatch, output):
+        monkeypatch.setattr(training, "train", None)
+        assert main(["--output", output]) == 2
+        error = capsys.readouterr().err
+        assert "argument --output: expected a file name that ends in one of" in error
+        assert ".png" in error
+        assert f"received {output!r}.\n" in error
+        assert error.count("\n") == 1
+
+    @pytest.mark.parametrize("name", ["sdg", "optimizer", "lossscaleoptimizer"])
+    def test_an_unknown_optimizer_is_refused(self, capsys, monkeypatch, name):
+        monkeypatch.setattr(training, "train", None)
+        assert main(["--optimizer", name]) == 2
+        error = capsys.readouterr().err
+        assert "argument --optimizer: expected one of adadelta, " in error
+        assert f"received {name!r}.\n" in error
+        assert error.count("\n") == 1
+
+    def test_options_arrive_as_they_were_given(self):
+        given = ["--optimizer", "AdamW", "--learning-rate", "0.01", "--max-norm", "inf"]
+        given += ["--epochs", "3", "--seed", "7", "--output", "figure.svg"]
+        assert options.parse(given) == options.Options(
+            optimizer="adamw",
+            learning_rate=0.01,
+            max_norm=math.inf,
+            epochs=3,
+            seed=7,
+            output=Path("figure.svg"),
+        )
+
+
+class TestEnvironment:
+    def test_help_names_every_option_and_loads_no_framework(self):
+        # A framework that loads would fail on this backend.
+        done = run_module("--help", KERAS_BACKEND="none")
+        assert done.returncode == 0, done.stderr
+        for field in dataclasses.fields(options.Options):
+            assert f"--{field.name.replace('_', '-')} " in done.stdout
+
+    def test_an_unknown_backend_is_refused_in_one_line(self):
+        done = run_module(KERAS_BACKEND="none")
+        assert done.returncode == 2
+        assert done.stderr == (
+            "python -m keras_clip.demo: error: environment variable KERAS_BACKEND: "
+            "expected one of tensorflow, jax, torch, received 'none'.\n"
+        )
+
+    def test_frameworks_load_in_silence(self):
+        # This name is refused after they are loaded.
+        done = run_module("--optimizer", "none")
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("python -m keras_clip.demo: error: argument --optimizer")
+        assert done.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize("package", ["matplotlib", "sklearn"])
+    def test_a_missing_package_is_named_with_the_remedy(self, capsys, monkeypatch, package):
+        monkeypatch.setitem(sys.modules, package, None)
+        assert main([]) == 2
+        assert capsys.readouterr().err == (
+            f"python -m keras_clip.demo: error: {package} cannot be imported. "
+            'Run: pip install "keras-clip[demo]"\n'
+        )
+
+    def test_a_missing_backend_is_named_with_the_remedy(self, capsys, monkeypatch):
+        def without_jax(name):
+            if name == "keras":
+                raise ModuleNotFoundError("No module named 'jax'", name="jax")
+
+        monkeypatch.setattr(importlib, "import_module", without_jax)
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+        assert main([]) == 2
+        assert capsys.readouterr().err == (
+            "python -m keras_clip.demo: error: jax cannot be imported. "
+            'Run: pip install "keras-clip[demo,jax]"\n'
+        )
+
+    def test_a_backend_chosen_in_the_configuration_file_is_checked(self, monkeypatch):
+        monkeypatch.delenv("KERAS_BACKEND")
+        monkeypatch.setattr(keras.config, "backend", lambda: "openvino")
+        with pytest.raises(options.BadValue, match="received 'openvino'"):
+            environment.prepare()
+
+
+class TestTraining:
+    def test_both_runs_start_alike_and_part_when_a_gradient_is_clipped(self, demo):
+        plain, clipped, _, _ = demo
+        assert len(plain.norms) == len(clipped.norms) == STEPS
+        assert plain.losses[0] == clipped.losses[0]
+        assert plain.norms[0] == clipped.norms[0] > clipped.max_norm
+        assert plain.losses[1] != clipped.losses[1]
+
+    def test_the_plain_run_is_not_clipped_and_the_other_is(self, demo):
+        plain, clipped, _, _ = demo
+        assert (plain.max_norm, clipped.max_norm) == (math.inf, options.MAX_NORM)
+        assert (plain.share_clipped, clipped.share_clipped) == (0, 1)
+
+    def test_losses_of_steps_average_to_the_loss_of_the_epoch(self, demo):
+        plain, _, _, _ = demo
+        assert np.mean(plain.losses) == pytest.approx(plain.final_loss, rel=1e-5)
+        assert len(set(plain.losses)) == STEPS
+
+    def test_losses_of_steps_start_anew_with_each_epoch(self):
+        recorder = training._Recorder(lambda epoch: None)
+        recorder.set_model(type("Model", (), {"optimizer": type("O", (), {"grad_norm": 1.0})})())
+        for batch, mean_so_far in [(0, 4.0), (1, 3.0), (0, 1.0), (1, 2.0)]:
+            recorder.on_train_batch_end(batch, {"loss": mean_so_far})
+        assert recorder.losses == [4.0, 2.0, 1.0, 3.0]
+
+    def test_every_optimizer_of_keras_can_be_named(self):
+        names = set(training._optimizers_by_name())
+        assert {"sgd", "adam", "adamw", "rmsprop", "muon", "lion", "ftrl"} <= names
+        for name in names:
+            make, rate = training.optimizer_factory(options.Options(optimizer=name))
+            assert float(make().learning_rate) == pytest.approx(rate)
+
+    def test_a_learning_rate_is_given_to_the_optimizer(self):
+        for name in ("sgd", "adam"):
+            given = options.Options(optimizer=name, learning_rate=0.25)
+            make, rate = training.optimizer_factory(given)
+            assert (rate, float(make().learning_rate)) == (0.25, 0.25)
+
+    @pytest.mark.parametrize(
+        ("loss", "diverged"),
+        [(0.1, False), (2.30, False), (2.31, True), (math.inf, True), (math.nan, True)],
+    )
+    def test_a_run_no_better_than_guessing_has_diverged(self, loss, diverged):
+        assert make_run(loss=loss).diverged is diverged
+
+    def test_a_nan_norm_is_not_lost_among_the_others(self):
+        assert math.isnan(make_run(norms=(1.0, math.nan, 2.0)).largest_norm)
+
+
+class TestReport:
+    def test_the_demo_prints_progress_table_and_conclusion(self, demo):
+        _, _, printed, output = demo
+        assert printed.count("epoch 1/1  loss ") == 2
+        for row in ("final training loss", "validation accuracy", "diverged", "steps clipped"):
+            assert re.search(f"^{row}  ", printed, re.MULTILINE)
+        assert printed.endswith(f"The figure is in {output}.\n")
+
+    def test_the_table_is_aligned(self):
+        plain = make_run(norms=(1.0, 12345.0), loss=math.nan, accuracy=0.1)
+        clipped = make_run("clipped SGD", max_norm=1.0)
+        assert report.table(plain, clipped).splitlines()[:7] == [
+            "                                   plain SGD   clipped SGD",
+            "----------------------------------------------------------",
+            "final training loss                      nan          1.50",
+            "validation accuracy                     10 %          90 %",
+            "diverged                yes: loss not finite            no",
+            "largest gradient norm                 12,345          4.00",
+            "steps clipped                  only observed          50 %",
+        ]
+
+    def test_the_table_tells_a_high_loss_from_one_that_is_not_finite(self):
+        assert "yes: no better than guessing" in report.table(make_run(loss=2.5), make_run())
+
+    def test_the_conclusion_tells_who_learned(self):
+        plain = make_run(loss=2.5, accuracy=0.1)
+        clipped = make_run("clipped SGD", max_norm=1.0)
+        lines = report.conclusion(plain, clipped, Path("demo.png")).splitlines()
+        assert lines[0].startswith("You saw plain SGD diverge: it reads 10 % ")
+        assert lines[1].startswith("You saw clipped SGD learn, ")
+        assert lines[1].endswith(" it reads 90 %.")
+        assert lines[2] == "The figure is in demo.png."
+
+    def test_a_run_slightly_better_than_guessing_learned_little(self):
+        assert "plain SGD learn little:" in report.conclusion(
+            make_run(accuracy=0.4), make_run("clipped SGD"), Path("demo.png")
+        )
+
+    @pytest.mark.parametrize(("terminal", "newlines"), [(True, 3), (False, 4)])
+    def test_progress_is_one_line_on_a_terminal(self, terminal, newlines):
+        stream = io.StringIO()
+        stream.isatty = lambda: terminal
+        progress = report.Progress(2, stream)
+        progress.start("plain SGD")
+        for number in (1, 2):
+            progress.epoch(training.Epoch(number, 1.0, 0.5, 3.0))
+        written = stream.getvalue()
+        assert written.count("\n") == newlines
+        assert ("\r" in written) is terminal
+        assert "epoch 2/2  loss    1.00  validation accuracy  50 %" in written
+
+
+class TestFigure:
+    def test_the_demo_writes_a_png(self, demo):
+        *_, output = demo
+        written = output.read_bytes()
+        assert written.startswith(b"\x89PNG\r\n")
+        assert int.from_bytes(written[16:20], "big") == 900
+
+    @pytest.fixture
+    def drawn(self, monkeypatch):
+        def draw(plain, clipped):
+            saved = []
+            monkeypatch.setattr(
+                matplotlib.figure.Figure, "savefig", lambda self, output: saved.append(self)
+            )
+            figure.write(plain, clipped, Path("unused.png"))
+            saved[0].canvas.draw()
+            return saved[0]
+
+        return draw
+
+    def test_norms_are_on_a_log_axis_with_the_threshold(self, drawn):
+        _, bottom = drawn(make_run(), make_run("clipped SGD", max_norm=0.7)).axes
+        heights = [list(line.get_ydata()) for line in bottom.get_lines()]
+        assert bottom.get_yscale() == "log"
+        assert heights == [[0.5, 4.0], [0.5, 4.0], [0.7, 0.7]]
+        assert [text.get_text() for text in bottom.texts] == ["max_norm\n= 0.7"]
+
+    def test_losses_have_both_names_and_the_loss_of_guessing(self, drawn):
+        whole = drawn(make_run(accuracy=0.1), make_run("clipped SGD", max_norm=0.7))
+        top = whole.axes[0]
+        heights = [list(line.get_ydata()) for line in top.get_lines()]
+        assert heights == [[2.0, 1.0], [2.0, 1.0], [math.log(10)] * 2]
+        names = [text.get_text() for text in whole.legends[0].get_texts()]
+        assert names == [
+            "plain SGD: reads 10 % of new digits",
+            "clipped SGD: reads 90 % of new digits",
+            "cut off by clipping",
+        ]
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("max_norm", [0.0, math.inf, 1e-30])
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 1e30, 0.0])
+    def test_runs_that_went_wrong_can_be_drawn(self, drawn, max_norm, value):
+        plain = make_run(losses=(value, 2.0, value), norms=(value, 1.0, value))
+        top, bottom = drawn(plain, make_run("clipped SGD", max_norm=max_norm)).axes
+        assert top.get_ylim()[1] < 8
+        assert len(bottom.texts) == (max_norm == 1e-30)

@@ -1,0 +1,1 @@
+"""The nine laws of clipping, one file each."""

@@ -1,0 +1,1 @@
+"""The one door to private Keras names and to the frameworks."""
