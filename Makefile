@@ -3,15 +3,84 @@
 
 PYTHON ?= python3
 BACKEND = $(or $(KERAS_BACKEND),tensorflow)
+BACKENDS := tensorflow jax torch
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
-.DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
 NEWEST := .venv
 OLDEST := .venv-oldest
+BUILD_TOOLS := hatchling editables
 
 # Two test processes on two cores: a second thread in each makes torch wait for itself.
 export OMP_NUM_THREADS ?= 1
-BUILD_TOOLS := hatchling editables
 
+# $(call install,ENVIRONMENT,ARGUMENTS OF PIP,WHAT THIS IS): with the versions of requirements/.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "keras_clip needs Python 3.11 or newer; say: make $@ PYTHON=python3.12" >&2; exit 2; }
+@echo "Installing $(3) into $(1): once, for a few minutes ..."
+@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+@$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
+@$(1)/bin/python -m pip install --quiet --disable-pip-version-check \
+  --no-build-isolation --no-deps --editable .
+endef
+
+# $(call test_on_all_backends,ENVIRONMENT,WHICH KERAS,ARGUMENTS OF PYTEST)
+define test_on_all_backends
+@for backend in $(BACKENDS); do \
+  echo "== tests on $$backend, $(2) Keras"; \
+  KERAS_BACKEND=$$backend $(1)/bin/python -m pytest -n 2 -q $(3) $(ARGS); \
+done
+endef
+
+.PHONY: help demo test lint types test-newest test-oldest clean
+
+help:
+	@echo "make demo   train a network that fails without clipping (ARGS='--help' for options)"
+	@echo "make test   run all checks and tests on TensorFlow, JAX and torch"
+	@echo "make clean  remove the environments"
+
+demo: $(NEWEST)/.demo-$(BACKEND)
+	@KERAS_BACKEND=$(BACKEND) $(NEWEST)/bin/python -m keras_clip.demo $(ARGS)
+
+test: lint types test-newest test-oldest
+	@echo "All passed: style, types, and the tests on $(BACKENDS)" \
+	  "with the newest and the oldest Keras."
+
+lint: $(NEWEST)/.tests
+	@echo "== style"
+	@$(NEWEST)/bin/ruff check .
+	@$(NEWEST)/bin/ruff format --check .
+
+types: $(NEWEST)/.tests
+	@echo "== types"
+	@$(NEWEST)/bin/mypy
+
+test-newest: $(NEWEST)/.tests
+	$(call test_on_all_backends,$(NEWEST),newest)
+
+# The identity law there on a few optimizers: what differs between Keras versions is the seam.
+test-oldest: $(OLDEST)/.tests
+	$(call test_on_all_backends,$(OLDEST),oldest,-m "not exhaustive")
+
+clean:
+	rm -rf $(NEWEST) $(OLDEST)
+
+# The tests' environment has all that the demo needs.
+tensorflow_package := tensorflow-cpu
+jax_package := jax
+torch_package := torch
+DEMO_PACKAGES = --constraint requirements/newest.txt keras matplotlib scikit-learn $(BUILD_TOOLS)
+
+$(NEWEST)/.demo-%: requirements/newest.txt pyproject.toml
+	$(if $(wildcard $(NEWEST)/.tests),,$(call install,$(NEWEST),$(DEMO_PACKAGES) $($*_package),Keras on $*))
+	@touch $@
+
+$(NEWEST)/.tests: requirements/newest.txt pyproject.toml
+	$(call install,$(NEWEST),--requirement requirements/newest.txt,what the tests need)
+	@touch $@
+
+$(OLDEST)/.tests: requirements/oldest.txt pyproject.toml
+	$(call install,$(OLDEST),--requirement requirements/oldest.txt,the oldest supported Keras)
+	@touch $@

@@ -134,12 +134,7 @@ def as_gradients(gradients: Any) -> list[Gradient]:
             f"Received a {type(gradients).__name__}. Put a single tensor into a list, flatten "
             "a nested structure with keras.tree.flatten."
         )
-    return [g if g is None else _as_tensor(g) for g in gradients]
-
-
-def _as_tensor(gradient: Any) -> Gradient:
-    is_indexed_slices = hasattr(gradient, "indices") and hasattr(gradient, "values")
-    return gradient if is_indexed_slices else ops.convert_to_tensor(gradient)
+    return [g if g is None else backend.as_gradient(g) for g in gradients]
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -217,10 +217,15 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set all of `variables`, in their order."""
         variables = self.variables
-        if not self.built or len(weights) != len(variables):
+        if not self.built:
             raise ValueError(
-                f"set_weights needs one value for each of the {len(variables)} variables of a "
-                f"built optimizer. Received {len(weights)} values; built={self.built}."
+                "You are calling `set_weights()` on an optimizer that has not yet been built. "
+                "Call optimizer.build(trainable_variables) first."
+            )
+        if len(weights) != len(variables):
+            raise ValueError(
+                f"set_weights needs one value for each of the {len(variables)} variables. "
+                f"Received {len(weights)} values."
             )
         for variable, weight in zip(variables, weights, strict=True):
             variable.assign(weight)

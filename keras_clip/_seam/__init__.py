@@ -4,6 +4,7 @@ No other module of keras_clip says `tensorflow`, `jax`, `torch` or a private Ker
 `backend` is the module of the backend that Keras runs on; the others are never imported.
 Each offers the same functions:
 
+- `as_gradient(value)`: a gradient of the backend, dense or sparse, of what the user gave.
 - `norm_operand(gradient)`: the dense tensor whose norm counts for a gradient.
 - `global_norm(operands, dtype)`: the norm over all operands, for any magnitude.
 - `scale_to_norm(gradients, norm, max_norm)`: the clip, given the norm.

@@ -66,6 +66,7 @@ class InheritedState:
     _trainable_variables = Inherited()
     _trainable_variables_indices = Inherited()
     _model_variables_moving_average = Inherited()
+    _accumulated_gradients = Inherited()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Pass inherited attributes on; Keras would otherwise track and save them here too."""

@@ -28,6 +28,7 @@ def _without_gradients(clip: ClipFunction) -> ClipFunction:
 
     def run(gradients: list[Gradient], variables: list[Variable]) -> list[Gradient]:
         with backend.no_gradients():
-            return clip(gradients, variables)
+            # Users of `apply` may pass NumPy arrays; Keras takes them, too.
+            return clip([backend.as_gradient(gradient) for gradient in gradients], variables)
 
     return run

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.sparse import BCOO
+from keras import ops
 
 from keras_clip import numerics
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
@@ -15,8 +18,16 @@ UPDATES_ON_MICRO_STEPS = True
 no_gradients = nullcontext
 
 
+def as_gradient(value: Any) -> Gradient:
+    """Return `value` as an array; a sparse array stays one."""
+    return value if isinstance(value, BCOO) else ops.convert_to_tensor(value)
+
+
 def norm_operand(gradient: Gradient) -> Tensor:
-    """Return `gradient`: JAX gradients of embeddings are dense."""
+    """Values of `gradient`; of a sparse array, with repeated entries summed."""
+    if isinstance(gradient, BCOO):
+        # With nse given the shape is static, as `jit` needs it.
+        return gradient.sum_duplicates(nse=gradient.nse).data
     return gradient
 
 
@@ -53,6 +64,13 @@ def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) ->
 
 
 def _scaled(gradient: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    if isinstance(gradient, BCOO):
+        return BCOO(
+            (_scaled(gradient.data, first, second), gradient.indices),
+            shape=gradient.shape,
+            indices_sorted=gradient.indices_sorted,
+            unique_indices=gradient.unique_indices,
+        )
     wide = gradient.astype(jnp.float32) if numerics.is_half(gradient) else gradient
     return (wide * first * second).astype(gradient.dtype)
 

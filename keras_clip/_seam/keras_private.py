@@ -27,6 +27,7 @@ PRIVATE_NAMES: dict[str, str] = {
 
 # Shown on the wrapper where the wrapped optimizer has them; nothing breaks where it has not.
 PRIVATE_SHOWN_NAMES: dict[str, str] = {
+    "_accumulated_gradients": "those who look at the accumulation expect it on the optimizer",
     "_learning_rate": "`Optimizer.__init__` writes it; the wrapped optimizer has the true one",
     "_model_variables_moving_average": "SwapEMAWeights looks for it on the optimizer that "
     "LossScaleOptimizer wraps",

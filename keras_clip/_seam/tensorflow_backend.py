@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,6 +13,18 @@ UPDATES_ON_MICRO_STEPS = False
 
 # An optimizer is called outside the tape; one around it is the user's wish.
 no_gradients = nullcontext
+
+
+def as_gradient(value: Any) -> Gradient:
+    """Return `value` as a tensor; slices stay slices, their indices become tensors."""
+    if not isinstance(value, tf.IndexedSlices):
+        return tf.convert_to_tensor(value)
+    shape = value.dense_shape
+    return tf.IndexedSlices(
+        tf.convert_to_tensor(value.values),
+        tf.convert_to_tensor(value.indices),
+        None if shape is None else tf.convert_to_tensor(shape),
+    )
 
 
 def norm_operand(gradient: Gradient) -> Tensor:

@@ -1,8 +1,10 @@
 """Norm and clip on torch."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from keras import ops
 
 from keras_clip import numerics
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
@@ -18,6 +20,11 @@ _LARGEST_CHUNK = 2**16
 # Norms from here down may have lost squares to underflow: the root of the sum named in
 # `numerics.is_ordinary`.
 _SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
+
+
+def as_gradient(value: Any) -> Gradient:
+    """Return `value` as a tensor."""
+    return value if isinstance(value, torch.Tensor) else ops.convert_to_tensor(value)
 
 
 def norm_operand(gradient: Gradient) -> Tensor:

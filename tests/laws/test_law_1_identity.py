@@ -47,6 +47,7 @@ def _trained_compiled(optimizer) -> list[np.ndarray]:
     return values([*variables, *inner.variables])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", NAMES)
 def test_each_option_of_each_optimizer(name, option):
@@ -54,6 +55,7 @@ def test_each_option_of_each_optimizer(name, option):
     assert_identical(_trained(ClippedOptimizer(make(), NEVER_REACHED)), _trained(make()))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
 def test_learning_rate_schedule(name):
     def make():
@@ -62,6 +64,7 @@ def test_learning_rate_schedule(name):
     assert_identical(_trained(ClippedOptimizer(make(), NEVER_REACHED)), _trained(make()))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
 def test_observe_only_is_identical_too(name):
     make = maker(name)
@@ -84,6 +87,7 @@ def test_compiled_step(name, options):
     assert_identical(_trained_compiled(wrapped), _trained_compiled(make()))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_step_with_loss_scale(name, backend):
     """On JAX, XLA fuses the division by the scale into the bare update and rounds it there.
