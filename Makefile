@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 # $(call install,ENVIRONMENT,ARGUMENTS OF PIP,WHAT THIS IS): with the versions of requirements/.
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-  { echo "keras_clip needs Python 3.11 or newer; say: make $@ PYTHON=python3.12" >&2; exit 2; }
+  { echo "keras_clip needs Python 3.11 or newer; say: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 @echo "Installing $(3) into $(1): once, for a few minutes ..."
 @test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
 @$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2)
@@ -68,7 +68,7 @@ clean:
 	rm -rf $(NEWEST) $(OLDEST)
 
 # The tests' environment has all that the demo needs.
-tensorflow_package := tensorflow-cpu
+tensorflow_package := $(if $(filter Linux,$(shell uname -s)),tensorflow-cpu,tensorflow)
 jax_package := jax
 torch_package := torch
 DEMO_PACKAGES = --constraint requirements/newest.txt keras matplotlib scikit-learn $(BUILD_TOOLS)

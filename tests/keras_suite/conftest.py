@@ -1,0 +1,37 @@
+"""Settings under which Keras's own tests run."""
+
+from collections.abc import Iterator
+
+import keras
+import pytest
+
+from .compilation_cache import jax_compilation_cache
+from .shipped_files import shipped_test_files
+
+# `test_shipped_files` asserts for which versions of Keras there is nothing to run.
+collect_ignore = [] if shipped_test_files() else ["test_suite_can_fail.py"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the one marker of Keras's own that its optimizer tests use."""
+    config.addinivalue_line(
+        "markers", "requires_trainable_backend: of Keras; true for all three backends"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _traceback_filtering_as_before() -> Iterator[None]:
+    # Keras's test cases switch it off for good.
+    enabled = keras.config.is_traceback_filtering_enabled()
+    yield
+    if enabled:
+        keras.config.enable_traceback_filtering()
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _compiling_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    if keras.config.backend() == "jax":
+        with jax_compilation_cache(tmp_path_factory.mktemp("jax_compilation_cache")):
+            yield
+    else:
+        yield
