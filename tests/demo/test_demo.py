@@ -233,7 +233,7 @@ class TestTraining:
 
     def test_every_optimizer_of_keras_can_be_named(self):
         names = set(training._optimizers_by_name())
-        assert {"sgd", "adam", "adamw", "rmsprop", "muon", "lion", "ftrl"} <= names
+        assert {"sgd", "adam", "adamw", "rmsprop", "lion", "ftrl"} <= names
         for name in names:
             make, rate = training.optimizer_factory(options.Options(optimizer=name))
             assert float(make().learning_rate) == pytest.approx(rate)
