@@ -21,7 +21,8 @@ def global_norm(gradients: Gradients) -> Tensor:
 
     Every list whose true norm is finite gives that norm: float16 and bfloat16 are added up
     in float32, squares that would overflow or underflow are rescaled first, rows that a
-    `tf.IndexedSlices` names twice are summed first, dtypes may mix.
+    `tf.IndexedSlices` names twice are summed first, dtypes may mix. A norm that the returned
+    dtype cannot hold, above 3.4e38 for float32, is infinity.
 
     Args:
         gradients: list or tuple of tensors of any shape and floating dtype, of
@@ -89,8 +90,10 @@ def clip_by_global_norm(
         >>> float(norm)
         5.0
     """
-    if not keras.ops.is_tensor(max_norm):
-        max_norm = check_number("max_norm", max_norm)
+    if isinstance(max_norm, keras.Variable):
+        max_norm = max_norm.value
+    if not ops.is_tensor(max_norm):
+        max_norm = check_number("max_norm", max_norm, "a number that is at least 0, or a tensor")
     listed = as_gradients(gradients)
     present = [g for g in listed if g is not None]
     norm = norm_of_tensors(present)
@@ -102,7 +105,7 @@ def norm_of_tensors(gradients: Gradients) -> Tensor:
     """`global_norm` of gradients that are known to be tensors."""
     operands = [backend.norm_operand(gradient) for gradient in gradients]
     dtype = numerics.accumulation_dtype(_dtype(operand) for operand in operands)
-    nonempty = [operand for operand in operands if 0 not in operand.shape]
+    nonempty = [operand for operand in operands if not _is_known_to_be_empty(operand)]
     if not nonempty:
         return ops.zeros((), dtype=dtype)
     return backend.global_norm(nonempty, dtype)
@@ -135,6 +138,14 @@ def as_gradients(gradients: Any) -> list[Gradient]:
             "a nested structure with keras.tree.flatten."
         )
     return [g if g is None else backend.as_gradient(g) for g in gradients]
+
+
+def _is_known_to_be_empty(tensor: Tensor) -> bool:
+    # In a TensorFlow graph the rank itself may be unknown; then the shape has no length.
+    try:
+        return 0 in tuple(tensor.shape)
+    except ValueError:
+        return False
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -9,7 +9,8 @@ import keras
 from keras_clip._seam import keras_private
 from keras_clip._seam.inherited_state import InheritedState, inner_of
 from keras_clip._seam.interception import Interception, intercept
-from keras_clip._seam.micro_batches import kept_on_updates_only
+from keras_clip._seam.micro_batches import kept_on_updates_only, update_count
+from keras_clip._seam.multi_optimizer import members_of
 from keras_clip.arithmetic import norm_of_tensors
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
@@ -73,7 +74,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         # A callable, so that Keras makes no learning rate variable for the wrapper.
         super().__init__(learning_rate=lambda: 0.0, name=name)
         clipper.claim(self.name)
-        keras_private.claim(inner, self.name)
+        for optimizer in (inner, *members_of(inner)):
+            keras_private.claim(optimizer, self.name)
         self.clipper = clipper
         self.inner_optimizer = inner
         self._grad_norm: Variable | None = None
@@ -86,7 +88,11 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         inner = self.inner_optimizer
         if not inner.built:
             inner.build(list(variables))
-        self._interception = intercept(inner, self._clip)
+        for member in members_of(inner):
+            # A MultiOptimizer that chooses by a function knows its members from here on.
+            if keras_private.owner_of(member) != self.name:
+                check_wrappable(member)
+                keras_private.claim(member, self.name)
         with keras.name_scope(self.name):
             self.clipper.build_for(keras_private.trainable_variables(inner))
         for variable in self.clipper.variables:
@@ -94,6 +100,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self._grad_norm = self.add_variable(
             (), dtype=self.clipper.dtype, aggregation="only_first_replica", name="grad_norm"
         )
+        # Last: whatever fails above may be mended and tried again.
+        self._interception = intercept(inner, self._clip)
         self.built = True
 
     def apply(
@@ -121,7 +129,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
     def _clip(self, gradients: list[Gradient], variables: list[Variable]) -> list[Gradient]:
         """Run the clipper on whole-batch gradients; called right before the update."""
         norm = norm_of_tensors(gradients)
-        step = keras_private.update_count(self.inner_optimizer)
+        step = update_count(self.inner_optimizer)
         clipped = self.clipper.clip(Update(gradients, variables, step, norm))
         self.grad_norm.assign(norm)
         return clipped
@@ -203,6 +211,11 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute of the wrapped optimizer there, where it has an effect."""
+        if name in ("inner_optimizer", "clipper") and name in vars(self):
+            raise AttributeError(
+                f"{name} is fixed when the ClippedOptimizer is made, as steps are compiled with "
+                f"it. Make a new ClippedOptimizer. Received: {name}={value!r}."
+            )
         if self._belongs_to_inner(name):
             setattr(self.inner_optimizer, name, value)
         else:
@@ -270,7 +283,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
             for key in ("inner_optimizer", "clipper")
         }
-        return cls(**made, name=config["name"])
+        return cls(**{**config, **made})
 
 
 def _choose_clipper(max_norm: ThresholdValue | None, clipper: Clipper | None) -> Clipper:

@@ -21,13 +21,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def check_number(name: str, value: Any) -> float:
+def check_number(name: str, value: Any, accepted: str = _ACCEPTED) -> float:
     """Return `value` as a float, or raise an error that says what is accepted."""
     if not is_number(value):
-        raise TypeError(f"{name} must be {_ACCEPTED}. Received: {name}={value!r}.")
+        raise TypeError(f"{name} must be {accepted}. Received: {name}={value!r}.")
     number = float(value)
     if math.isnan(number) or number < 0:
-        raise ValueError(f"{name} must be {_ACCEPTED}. Received: {name}={value!r}.")
+        raise ValueError(f"{name} must be {accepted}. Received: {name}={value!r}.")
     return number
 
 

@@ -7,7 +7,7 @@ import keras
 
 from keras_clip._seam import keras_private
 from keras_clip._seam.inherited_state import InheritedState
-from keras_clip._seam.multi_optimizer import is_multi_optimizer, members_of
+from keras_clip._seam.multi_optimizer import members_of
 from keras_clip.types import Optimizer
 
 _KERAS_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
@@ -33,9 +33,8 @@ def check_wrappable(optimizer: Optimizer) -> None:
     _check_not_clipped_already(optimizer)
     _check_no_clip_of_keras(optimizer)
     keras_private.check_names(optimizer)
-    if is_multi_optimizer(optimizer):
-        for member in members_of(optimizer):
-            check_wrappable(member)
+    for member in members_of(optimizer):
+        check_wrappable(member)
 
 
 def _check_no_loss_scale_optimizer(optimizer: Optimizer) -> None:

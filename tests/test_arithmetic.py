@@ -176,6 +176,36 @@ def test_large_tensors_lose_no_digits(size):
     assert float(norm) == pytest.approx(reference.global_norm([gradient, gradient[:7]]), rel=1e-6)
 
 
+def test_a_norm_that_float32_cannot_hold_is_infinite():
+    assert float(keras_clip.global_norm(as_tensors([np.float32([3e38, 3e38])]))) == math.inf
+
+
+def test_threshold_may_be_a_variable():
+    gradients = as_tensors([np.float32([3.0, 4.0])])
+    clipped, _ = keras_clip.clip_by_global_norm(gradients, keras.Variable(0.5))
+    np.testing.assert_allclose(numpy_of(clipped)[0], [0.3, 0.4], rtol=1e-6)
+
+
+def test_a_schedule_is_no_threshold_of_the_function():
+    decay = keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.5)
+    with pytest.raises(TypeError, match="must be a number that is at least 0, or a tensor. Rec"):
+        keras_clip.clip_by_global_norm([], decay)
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="ranks are known elsewhere")
+def test_unknown_rank():
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec(None)])
+    def clip_any(gradient):
+        return keras_clip.clip_by_global_norm([gradient], 1.0)
+
+    for value in ([3.0, 4.0], 5.0, [[0.0, 5.0]], []):
+        clipped, norm = clip_any(tf.constant(value))
+        assert float(norm) == (5.0 if value != [] else 0.0)
+        assert clipped[0].shape == np.shape(value)
+
+
 def test_inputs_are_left_alone():
     gradients = as_tensors([np.float32([30.0, 40.0])])
     keras_clip.clip_by_global_norm(gradients, 1.0)

@@ -1,15 +1,15 @@
 """Every private Keras name that keras_clip uses, why, and the check that it is there.
 
-Read in and tested against Keras 3.8 to 3.15. Keras has no public place between the
-accumulation of gradients and their use, so that these names cannot be avoided.
+Read in Keras 3.8, 3.10, 3.12 and 3.15, tested on 3.8.0 and 3.15.1. Keras has no public place
+between the accumulation of gradients and their use, so that these names cannot be avoided.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
-from keras import ops
 
-from keras_clip.types import Gradients, Optimizer, Tensor, Variable
+from keras_clip.types import Gradient, Optimizer, Tensor, Variable
 
 OLDEST_KERAS = "3.8"
 NEWEST_KERAS = "3.15"
@@ -22,12 +22,16 @@ PRIVATE_NAMES: dict[str, str] = {
     "_trainable_variables_indices": "`Optimizer.apply` and `stateless_apply` look variables up "
     "in it",
     "_get_variable_index": "finds the Keras variable of a native one",
+    "_backend_apply_gradients": "every `apply` of Keras comes through here, micro-batches too: "
+    "one that does not would never be clipped",
+    "_variables": "the wrapper's own variables, apart from the wrapped optimizer's",
     "_track_variable": "adds a clipper's state to what the optimizer saves",
 }
 
 # Shown on the wrapper where the wrapped optimizer has them; nothing breaks where it has not.
 PRIVATE_SHOWN_NAMES: dict[str, str] = {
-    "_accumulated_gradients": "those who look at the accumulation expect it on the optimizer",
+    "_accumulated_gradients": "of the members of a MultiOptimizer that accumulate, whose "
+    "averages are needed before they compute them; shown for those who look for it",
     "_learning_rate": "`Optimizer.__init__` writes it; the wrapped optimizer has the true one",
     "_model_variables_moving_average": "SwapEMAWeights looks for it on the optimizer that "
     "LossScaleOptimizer wraps",
@@ -42,8 +46,6 @@ PRIVATE_TENSORFLOW_NAMES: dict[str, str] = {
 PRIVATE_MULTI_OPTIMIZER_NAMES: dict[str, str] = {
     "_var_to_optimizer_idx": "which member updates a variable",
     "_var_key": "the key of a variable in that mapping",
-    "_accumulated_gradients": "a member's average over micro-batches is needed before the "
-    "member computes it; on each member",
 }
 
 # Where keras_clip notes on an optimizer who wraps it.
@@ -55,6 +57,15 @@ def check_names(optimizer: Optimizer) -> None:
     names = dict(PRIVATE_NAMES)
     if keras.config.backend() == "tensorflow":
         names |= PRIVATE_TENSORFLOW_NAMES
+    _require(names, optimizer)
+
+
+def check_multi_optimizer_names(optimizer: Optimizer) -> None:
+    """Raise if a built MultiOptimizer lacks a name that its clip needs."""
+    _require(PRIVATE_MULTI_OPTIMIZER_NAMES, optimizer)
+
+
+def _require(names: Iterable[str], optimizer: Optimizer) -> None:
     missing = [name for name in names if not hasattr(optimizer, name)]
     if missing:
         raise ImportError(
@@ -83,11 +94,6 @@ def keras_variables(optimizer: Optimizer, variables: list[Variable]) -> list[Var
     """Return the variables the optimizer was built with, for native ones of the backend."""
     known = optimizer._trainable_variables
     return [known[optimizer._get_variable_index(variable)] for variable in variables]
-
-
-def update_count(optimizer: Optimizer) -> Tensor:
-    """Number of updates applied so far, micro-batches of an accumulation not counted."""
-    return ops.convert_to_tensor(optimizer.iterations)
 
 
 def owner_of(optimizer: Optimizer) -> str | None:
@@ -130,18 +136,12 @@ def own_variables(wrapper: Optimizer) -> list[Variable]:
     return list(wrapper._variables)
 
 
-def accumulated_average(
-    optimizer: Optimizer, gradients: Gradients, variables: list[Variable]
-) -> list[Any]:
+def accumulated_average(optimizer: Optimizer, gradient: Gradient, variable: Variable) -> Gradient:
     """What `optimizer` will hand to its update: unscaled and averaged, as Keras writes it."""
-    scale = optimizer.loss_scale_factor
-    if scale is not None:
-        gradients = [gradient / scale for gradient in gradients]
+    if optimizer.loss_scale_factor is not None:
+        gradient = gradient / optimizer.loss_scale_factor
     steps = optimizer.gradient_accumulation_steps
     if not steps:
-        return list(gradients)
-    accumulated = optimizer._accumulated_gradients
-    return [
-        (gradient + accumulated[optimizer._get_variable_index(variable)]) / steps
-        for gradient, variable in zip(gradients, variables, strict=True)
-    ]
+        return gradient
+    accumulated = optimizer._accumulated_gradients[optimizer._get_variable_index(variable)]
+    return (gradient + accumulated) / steps

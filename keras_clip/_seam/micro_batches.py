@@ -1,4 +1,4 @@
-"""State that moves with updates, and stays on the micro-batches between them."""
+"""Telling updates from the micro-batches between them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +8,16 @@ from keras import ops
 from keras_clip._seam import backend, keras_private
 from keras_clip._seam.multi_optimizer import built_members, is_multi_optimizer
 from keras_clip.types import Optimizer, Tensor, Variable
+
+
+def update_count(optimizer: Optimizer) -> Tensor:
+    """Number of updates applied so far, micro-batches of an accumulation not counted."""
+    return ops.convert_to_tensor(_counter(optimizer).iterations)
+
+
+def _counter(optimizer: Optimizer) -> Optimizer:
+    # A MultiOptimizer counts micro-batches; its members, which update together, updates.
+    return built_members(optimizer)[0] if is_multi_optimizer(optimizer) else optimizer
 
 
 @contextmanager
@@ -28,8 +38,7 @@ def kept_on_updates_only(optimizer: Optimizer, variables: Sequence[Variable]) ->
 
 
 def _is_update_step_if_always_run(optimizer: Optimizer) -> Tensor | None:
-    if is_multi_optimizer(optimizer):
-        return keras_private.is_update_step(built_members(optimizer)[0])
-    if backend.UPDATES_ON_MICRO_STEPS:
-        return keras_private.is_update_step(optimizer)
+    # The clip over the members of a MultiOptimizer is ours, and runs on every micro-batch.
+    if is_multi_optimizer(optimizer) or backend.UPDATES_ON_MICRO_STEPS:
+        return keras_private.is_update_step(_counter(optimizer))
     return None

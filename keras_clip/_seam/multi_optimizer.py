@@ -37,6 +37,7 @@ class MultiInterception:
         self._clip = clip
         # tf.distribute runs each replica in a thread of its own.
         self._pending = threading.local()
+        keras_private.check_multi_optimizer_names(optimizer)
         members = built_members(optimizer)
         _check_common_accumulation(members)
         self._all_reduce = getattr(members[0], "_all_reduce_sum_gradients", None)
@@ -67,18 +68,22 @@ class MultiInterception:
             for gradient, variable in zip(gradients, known, strict=True)
             if gradient is not None and not keras_private.is_overwritten_by_gradient(variable)
         ]
-        if used:
-            self._pending.clipped = self._clipped(used)
-        self._optimizer.apply(gradients, variables)
+        self._pending.clipped = self._clipped(used) if used else {}
+        try:
+            self._optimizer.apply(gradients, variables)
+        finally:
+            # Kept any longer, a tensor of a trace would keep the whole trace alive.
+            del self._pending.clipped
 
     def _clipped(self, used: list[tuple[Gradient, Variable]]) -> dict[Any, Gradient]:
         variables = [variable for _, variable in used]
         averages = [
-            keras_private.accumulated_average(self._member(variable), [gradient], [variable])[0]
+            keras_private.accumulated_average(self._member(variable), gradient, variable)
             for gradient, variable in used
         ]
         reduced = backend.all_reduce(self._all_reduce, averages, variables)
-        clipped = self._clip(reduced, variables)
+        known = keras_private.keras_variables(self._optimizer, variables)
+        clipped = self._clip(reduced, known)
         return {self._key(v): g for v, g in zip(variables, clipped, strict=True)}
 
     def _member(self, variable: Variable) -> Optimizer:
@@ -100,8 +105,11 @@ def _check_common_accumulation(members: list[Optimizer]) -> None:
 
 
 def members_of(optimizer: Optimizer) -> list[Optimizer]:
-    """Return the members that are known; all of them once it is built."""
-    return list(optimizer.optimizers)
+    """Return the members of a MultiOptimizer that are known by now; of others, none.
+
+    One that chooses members by a function knows them once it is built.
+    """
+    return list(optimizer.optimizers) if is_multi_optimizer(optimizer) else []
 
 
 def built_members(optimizer: Optimizer) -> list[Optimizer]:

@@ -15,29 +15,36 @@ class SingleInterception:
     def __init__(self, optimizer: Optimizer, clip: ClipFunction) -> None:
         self._optimizer = optimizer
         self._clip = clip
-        self._calls = 0
+        self._updates = 0
+        self._arrivals = 0
+        self._apply_gradients = optimizer._backend_apply_gradients
         self._update = optimizer._backend_update_step
         self._all_reduce = getattr(optimizer, "_all_reduce_sum_gradients", None)
         keras_private.replace_methods(
             optimizer,
+            _backend_apply_gradients=self._arrive,
             _backend_update_step=self._clip_and_update,
             # Keras reduces inside the update, where the gradients are reduced by then.
             _all_reduce_sum_gradients=keras_private.already_reduced,
         )
 
+    def _arrive(self, gradients: Gradients, variables: list[Variable]) -> None:
+        self._arrivals += 1
+        self._apply_gradients(gradients, variables)
+
     def _clip_and_update(
         self, gradients: Gradients, variables: list[Variable], learning_rate: Tensor
     ) -> None:
-        self._calls += 1
+        self._updates += 1
         reduced = backend.all_reduce(self._all_reduce, gradients, variables)
         known = keras_private.keras_variables(self._optimizer, variables)
         self._update(self._clip(reduced, known), variables, learning_rate)
 
     def apply(self, gradients: list[Gradient], variables: list[Variable] | None) -> None:
         """Run the optimizer's `apply` and make sure that it came by here."""
-        calls = self._calls
+        before = self._visits()
         self._optimizer.apply(gradients, variables)
-        if self._calls == calls and self._should_have_come_by(variables):
+        if self._visits() == before and not self._only_overwrites(variables):
             raise RuntimeError(
                 f"{type(self._optimizer).__name__} updated its variables without the "
                 "`_backend_update_step` of keras.optimizers.Optimizer, so nothing was clipped. "
@@ -46,10 +53,11 @@ class SingleInterception:
                 "keras_clip.clip_by_global_norm."
             )
 
-    def _should_have_come_by(self, variables: list[Variable] | None) -> bool:
-        # In eager mode Keras does not get there on a micro-batch, and never where it assigns
-        # every gradient to its variable.
-        if self._optimizer.gradient_accumulation_steps:
-            return False
-        known = variables or self._optimizer._trainable_variables
-        return not all(keras_private.is_overwritten_by_gradient(v) for v in known)
+    def _visits(self) -> int:
+        # On a micro-batch in eager mode Keras arrives, but does not update.
+        accumulates = self._optimizer.gradient_accumulation_steps
+        return self._arrivals if accumulates else self._updates
+
+    def _only_overwrites(self, variables: list[Variable] | None) -> bool:
+        known = variables or keras_private.trainable_variables(self._optimizer)
+        return all(keras_private.is_overwritten_by_gradient(variable) for variable in known)

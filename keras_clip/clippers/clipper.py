@@ -84,13 +84,23 @@ class Clipper(abc.ABC):
             initializer: name or instance of a Keras initializer. Defaults to zeros.
             dtype: Defaults to the one norms have: float64 if the model has float64
                 variables, else float32.
-            name: must differ from the names of the clipper's other variables.
+            name: state is saved by it, so that it must differ from the names of the clipper's
+                other variables and from `grad_norm`.
+
+        Raises:
+            RuntimeError: it is called outside `build`.
+            ValueError: the name is taken.
         """
         if not isinstance(self._variables, list):
             raise RuntimeError(
                 f"{type(self).__name__}.add_variable(name={name!r}) was called outside `build`. "
                 "State is created in `build`, when the optimizer is built, so that it is "
                 "placed with the optimizer's own variables."
+            )
+        if name in {"grad_norm", *(variable.name for variable in self._variables)}:
+            raise ValueError(
+                f"{type(self).__name__} has two variables named {name!r}, or one named like the "
+                "optimizer's own grad_norm. State is saved by name; give each its own."
             )
         variable = keras.Variable(
             keras.initializers.get(initializer),

@@ -130,6 +130,20 @@ class TestMultiOptimizer:
         norm = reference.global_norm(averaged(stream[:-1])[-1])
         assert float(accumulating.grad_norm.numpy()) == pytest.approx(norm, rel=1e-6)
 
+    def test_threshold_schedule_counts_updates(self):
+        thresholds = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1e9, 0.0])
+        variables = make_variables()
+        optimizer = self.make((K, K), max_norm=thresholds)
+        stream = gradient_stream(2 * K)
+        optimizer.build(variables)
+        for member in optimizer.optimizers:
+            member.momentum = 0.0
+        apply_all(optimizer, variables, stream[:K])
+        after_first = values(variables)
+        assert not np.array_equal(after_first[0], values(make_variables())[0])
+        apply_all(optimizer, variables, stream[K:])
+        assert_identical(values(variables), after_first)
+
     def test_members_must_update_together(self):
         with pytest.raises(ValueError, match=r"gradient_accumulation_steps=\[(3, 1|1, 3)\]"):
             self.make((K, None)).build(make_variables())
@@ -156,6 +170,31 @@ class TestMultiOptimizer:
         for member, indices in zip(members, ([0, 2], [1, 3]), strict=True):
             norm = reference.global_norm([gradients[i] for i in indices])
             assert float(member.grad_norm.numpy()) == pytest.approx(norm, rel=1e-6)
+
+    def test_members_chosen_by_a_function_are_checked_once_they_are_known(self):
+        own_clip = keras.optimizers.SGD(clipnorm=0.1)
+        for member, message in (
+            (own_clip, "clips by itself"),
+            (ClippedOptimizer("sgd"), "is a Clip"),
+        ):
+            chosen = keras.optimizers.MultiOptimizer(lambda variable, member=member: member)
+            with pytest.raises(ValueError, match=message):
+                ClippedOptimizer(chosen).build(make_variables())
+
+    def test_a_member_belongs_to_the_wrapper(self):
+        member = keras.optimizers.SGD()
+        mapping = keras.optimizers.OptimizerMap(member, {})
+        ClippedOptimizer(keras.optimizers.MultiOptimizer(mapping), name="first")
+        with pytest.raises(ValueError, match="wrapped by 'first' already"):
+            ClippedOptimizer(member)
+
+    @pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX tells leaked tracers")
+    def test_nothing_of_a_trace_is_kept(self):
+        import jax
+
+        optimizer, variables = self.make(), make_variables()
+        with jax.checking_leaks():
+            compiled_step(optimizer, variables)(gradient_stream(1)[0])
 
     def test_a_clipped_member_is_refused(self):
         mapping = keras.optimizers.OptimizerMap(ClippedOptimizer("sgd"), {})

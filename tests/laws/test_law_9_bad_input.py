@@ -139,12 +139,57 @@ def test_apply_without_variables_before_the_first_build():
         ClippedOptimizer("sgd").apply([keras.ops.ones(3)])
 
 
-def test_an_optimizer_that_goes_round_the_seam_is_an_error():
+@pytest.mark.parametrize("steps", [None, 2])
+def test_an_optimizer_that_goes_round_the_seam_is_an_error(steps):
     class OwnApply(keras.optimizers.SGD):
         def apply(self, grads, trainable_variables=None):
             for gradient, variable in zip(grads, trainable_variables, strict=True):
                 variable.assign_sub(gradient)
 
-    optimizer = ClippedOptimizer(OwnApply())
+    optimizer = ClippedOptimizer(OwnApply(gradient_accumulation_steps=steps))
     with pytest.raises(RuntimeError, match="OwnApply updated its variables without"):
         apply_all(optimizer, make_variables(), gradient_stream(1))
+
+
+@pytest.mark.parametrize("name", ["inner_optimizer", "clipper"])
+def test_parts_cannot_be_exchanged(name):
+    optimizer = ClippedOptimizer("sgd")
+    part = getattr(optimizer, name)
+    with pytest.raises(AttributeError, match=f"{name} is fixed when"):
+        setattr(optimizer, name, ClipByGlobalNorm(2.0))
+    assert getattr(optimizer, name) is part
+
+
+@pytest.mark.parametrize("name", ["grad_norm", "twice"])
+def test_names_of_state_must_differ(name):
+    class Clashing(keras_clip.Clipper):
+        def build(self, variables):
+            self.add_variable((), name="twice")
+            self.add_variable((), name=name)
+
+        def clip(self, update):
+            return update.gradients
+
+    with pytest.raises(ValueError, match=f"two variables named '{name}'"):
+        ClippedOptimizer("sgd", clipper=Clashing()).build(make_variables())
+
+
+def test_a_failed_build_can_be_tried_again():
+    class FailsOnce(keras_clip.Clipper):
+        calls = 0
+        fail = True
+
+        def build(self, variables):
+            if type(self).fail:
+                type(self).fail = False
+                raise RuntimeError("mend me")
+
+        def clip(self, update):
+            type(self).calls += 1
+            return update.gradients
+
+    optimizer, variables = ClippedOptimizer("sgd", clipper=FailsOnce()), make_variables()
+    with pytest.raises(RuntimeError, match="mend me"):
+        optimizer.build(variables)
+    apply_all(optimizer, variables, gradient_stream(1))
+    assert FailsOnce.calls == 1
