@@ -20,7 +20,10 @@ EPOCHS_PER_STAGE = 2
 
 def make_optimizer(kind):
     decay = keras.optimizers.schedules.ExponentialDecay(0.1, 5, 0.8)
-    inner = keras.optimizers.Adam(decay, use_ema=True, ema_momentum=0.9)
+    # On JAX a second `fit` with moving averages fails in Keras 3.15, wrapped or not:
+    # see test_a_second_fit_with_moving_averages in test_law_8_drop_in.py.
+    averages = keras.config.backend() != "jax"
+    inner = keras.optimizers.Adam(decay, use_ema=averages, ema_momentum=0.9)
     if kind == "schedule":
         thresholds = keras.optimizers.schedules.PolynomialDecay(1.0, 20, 0.1)
         return ClippedOptimizer(inner, thresholds)
