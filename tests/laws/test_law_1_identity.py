@@ -81,10 +81,14 @@ ALL_BUT_LOSS_SCALE = {
 
 @pytest.mark.parametrize("options", [{}, ALL_BUT_LOSS_SCALE], ids=["plain", "all options"])
 @pytest.mark.parametrize("name", NAMES)
-def test_compiled_step(name, options):
+def test_compiled_step(name, options, backend):
     make = maker(name, **options)
     wrapped = ClippedOptimizer(make(), NEVER_REACHED)
-    assert_identical(_trained_compiled(wrapped), _trained_compiled(make()))
+    # The XLA that goes with Keras 3.8, jaxlib 0.4.38, fuses Nadam otherwise where the gradient
+    # has a second reader; uncompiled, and with today's XLA, it is identical.
+    is_rounded = backend == "jax" and name == "Nadam" and not keras_has("MultiOptimizer")
+    compare = assert_close if is_rounded else assert_identical
+    compare(_trained_compiled(wrapped), _trained_compiled(make()))
 
 
 @pytest.mark.exhaustive

@@ -83,9 +83,9 @@ class TestFit:
             try:
                 fit(model, epochs=1)
                 outcomes.append(model.get_weights())
-            except TypeError as error:
+            except Exception as error:
                 assert backend_is == "jax"
-                outcomes.append([np.array(str(error))])
+                outcomes.append([np.array(type(error).__name__)])
         assert_identical(*outcomes)
 
     def test_summary_counts_each_variable_once(self):
