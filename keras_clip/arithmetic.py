@@ -101,14 +101,31 @@ def clip_by_global_norm(
     return [g if g is None else next(clipped) for g in listed], norm
 
 
-def norm_of_tensors(gradients: Gradients) -> Tensor:
-    """`global_norm` of gradients that are known to be tensors."""
+def norm_of_tensors(gradients: Gradients, norm_type: float = 2.0) -> Tensor:
+    """`global_norm` of gradients that are known to be tensors; or another p-norm."""
     operands = [backend.norm_operand(gradient) for gradient in gradients]
     dtype = numerics.accumulation_dtype(_dtype(operand) for operand in operands)
     nonempty = [operand for operand in operands if not _is_known_to_be_empty(operand)]
     if not nonempty:
         return ops.zeros((), dtype=dtype)
+    if norm_type != 2.0:
+        return numerics.p_norm(nonempty, norm_type)
     return backend.global_norm(nonempty, dtype)
+
+
+def norms_of_tensors(gradients: Gradients) -> Tensor:
+    """Return the norm of each gradient by itself, as one vector."""
+    operands = [backend.norm_operand(gradient) for gradient in gradients]
+    dtype = numerics.accumulation_dtype(_dtype(operand) for operand in operands)
+    empty = [_is_known_to_be_empty(operand) for operand in operands]
+    if not all(empty):
+        nonempty = [o for o, is_empty in zip(operands, empty, strict=True) if not is_empty]
+        norms = backend.norms(nonempty, dtype)
+    if not any(empty):
+        return norms
+    known = iter(ops.unstack(norms) if not all(empty) else ())
+    zero = ops.zeros((), dtype=dtype)
+    return ops.stack([zero if is_empty else next(known) for is_empty in empty])
 
 
 def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: float | Tensor) -> list[Gradient]:
@@ -119,6 +136,18 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: float | Tensor) 
     # Not `ops.maximum`, which on torch computes in float32 whatever it is given.
     threshold = ops.where(threshold < 0, ops.zeros_like(threshold), threshold)
     scaled: list[Gradient] = backend.scale_to_norm(gradients, norm, threshold)
+    return scaled
+
+
+def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
+    """Clip each gradient by itself: `g_i * min(1, limits_i / norms_i)`, vectors both."""
+    if not gradients:
+        return []
+    limits = ops.cast(limits, _dtype(norms))
+    limits = ops.where(limits < 0, ops.zeros_like(limits), limits)
+    scaled: list[Gradient] = backend.scale_each_to_norm(
+        gradients, norms, ops.broadcast_to(limits, (len(gradients),))
+    )
     return scaled
 
 

@@ -4,6 +4,7 @@ Only `keras.ops`: the same lines run on every backend, traced or not. Operators 
 `ops.multiply` and its like, which on torch turn float64 into float32.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -54,6 +55,26 @@ def rescaled_norm(values: Sequence[Tensor]) -> Tensor:
     return ops.sqrt(ops.sum(ops.stack(squares))) * divisor
 
 
+def rescaled_norms(values: Sequence[Tensor], dtype: str) -> Tensor:
+    """Norm of each of `values` by itself, rescaled likewise."""
+    return ops.stack([ops.cast(rescaled_norm([value]), dtype) for value in values])
+
+
+def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
+    """`(sum |x| ** p) ** (1 / p)` over all entries, or `max |x|` for p infinity."""
+    dtype = accumulation_dtype(keras.backend.standardize_dtype(v.dtype) for v in values)
+    wide = [ops.cast(v, dtype) for v in values]
+    largest = ops.max(ops.stack([_largest_magnitude(v) for v in wide]))
+    if math.isinf(p):
+        # A maximum may pass over a NaN, a sum does not.
+        is_nan = ops.any(ops.stack([ops.any(ops.isnan(v)) for v in wide]))
+        return ops.where(is_nan, ops.full_like(largest, math.nan), largest)
+    usable = ops.logical_and(ops.isfinite(largest), ops.greater(largest, 0))
+    divisor = ops.where(usable, largest, ops.ones_like(largest))
+    powers = [ops.sum(ops.abs(v / divisor) ** p) for v in wide]
+    return ops.sum(ops.stack(powers)) ** (1.0 / p) * divisor
+
+
 def _largest_magnitude(value: Tensor) -> Tensor:
     # `initial` covers slices that turn out to have no rows at run time.
     return ops.max(ops.abs(value), initial=0.0)
@@ -65,6 +86,14 @@ def needs_no_clip(norm: Tensor, max_norm: Tensor) -> Tensor:
     False for a NaN norm, so that a NaN shows in the step, as with `tf.clip_by_global_norm`.
     """
     return ops.logical_or(ops.less_equal(norm, max_norm), ops.isinf(max_norm))
+
+
+def factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
+    """`two_factors`, both exactly 1 where nothing is to be clipped."""
+    untouched = needs_no_clip(norm, max_norm)
+    first, second = two_factors(norm, max_norm)
+    one = ops.ones_like(norm)
+    return ops.where(untouched, one, first), ops.where(untouched, one, second)
 
 
 def two_factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:

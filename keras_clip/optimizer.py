@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import keras
+from keras import ops
 
 from keras_clip._seam import keras_private
 from keras_clip._seam.inherited_state import InheritedState, inner_of
 from keras_clip._seam.interception import Interception, intercept
-from keras_clip._seam.micro_batches import kept_on_updates_only, update_count
+from keras_clip._seam.micro_batches import kept_on_updates_only, kept_where, update_count
 from keras_clip._seam.multi_optimizer import members_of
-from keras_clip.arithmetic import norm_of_tensors
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
 from keras_clip.wrapping import check_wrappable, get_optimizer
@@ -128,10 +128,11 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
 
     def _clip(self, gradients: list[Gradient], variables: list[Variable]) -> list[Gradient]:
         """Run the clipper on whole-batch gradients; called right before the update."""
-        norm = norm_of_tensors(gradients)
-        step = update_count(self.inner_optimizer)
-        clipped = self.clipper.clip(Update(gradients, variables, step, norm))
-        self.grad_norm.assign(norm)
+        update = Update(gradients, variables, update_count(self.inner_optimizer))
+        # No state of any clipper recovers from a NaN that has entered it.
+        with kept_where(ops.isfinite(update.global_norm), self.clipper.state):
+            clipped = self.clipper.clip(update)
+        self.grad_norm.assign(update.global_norm)
         return clipped
 
     @property

@@ -1,4 +1,4 @@
-"""A clipping threshold: a number that may be reassigned while training, or a schedule."""
+"""A number of a clipper: fixed, reassigned while training, or a function of the step."""
 
 import math
 import numbers
@@ -10,10 +10,7 @@ from keras import ops
 
 from keras_clip.types import Tensor, ThresholdValue
 
-_ACCEPTED = (
-    "a number that is at least 0 (float('inf') observes without clipping), a "
-    "keras.optimizers.schedules.LearningRateSchedule, or a callable of the step"
-)
+_OR_A_FUNCTION = ", a keras.optimizers.schedules.LearningRateSchedule, or a callable of the step"
 
 
 def is_number(value: Any) -> bool:
@@ -21,77 +18,163 @@ def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def check_number(name: str, value: Any, accepted: str = _ACCEPTED) -> float:
+def check_number(
+    name: str,
+    value: Any,
+    accepted: str | None = None,
+    *,
+    minimum: float = 0.0,
+    maximum: float = math.inf,
+) -> float:
     """Return `value` as a float, or raise an error that says what is accepted."""
+    accepted = accepted or _in_words(minimum, maximum)
     if not is_number(value):
         raise TypeError(f"{name} must be {accepted}. Received: {name}={value!r}.")
     number = float(value)
-    if math.isnan(number) or number < 0:
+    if not minimum <= number <= maximum:
         raise ValueError(f"{name} must be {accepted}. Received: {name}={value!r}.")
     return number
 
 
-class Threshold:
-    """A number held in a Keras variable, or a function of the step.
+def _in_words(minimum: float, maximum: float) -> str:
+    if math.isinf(minimum):
+        return "a number"
+    if math.isinf(maximum):
+        return f"a number that is at least {minimum:g}"
+    return f"a number from {minimum:g} to {maximum:g}"
 
-    A number lives in a variable, so that assigning it reaches a step that is already traced
-    and is saved with the model; a schedule or callable is evaluated at each update.
+
+class Threshold:
+    """Declares a constructor argument of a `Clipper` that may change while training.
+
+    The argument is a number, a `LearningRateSchedule` or a callable of the step. A number is
+    kept in a variable once the optimizer is built: assigning another reaches a step that is
+    compiled already, and is saved with the model. A function is evaluated at each update.
+    `update.evaluate(self.name)` is the tensor that holds, whichever it is.
+
+    `Clipper` puts every declared threshold into the config and takes it out again.
 
     Args:
-        name: name of the argument it was given as; messages and the variable carry it.
-        value: number, `LearningRateSchedule` or callable of the step.
+        minimum: float, the smallest number accepted. Defaults to 0.
+        maximum: float, the largest. Defaults to infinity.
+        optional: bool, whether None is accepted too, and means no threshold. Defaults to
+            False.
+        note: str, added to what error messages say is accepted. Defaults to none.
 
     Raises:
-        TypeError: `value` is none of these.
-        ValueError: `value` is negative or NaN.
+        TypeError: on assignment, the value is no number, schedule or callable; or it changes
+            between a number and a function once the optimizer is built.
+        ValueError: on assignment, the number is NaN or out of bounds.
+
+    Example:
+        >>> import keras, keras_clip
+        >>> @keras.saving.register_keras_serializable("docs")
+        ... class SoftClip(keras_clip.Clipper):
+        ...     height = keras_clip.Threshold()
+        ...     def __init__(self, height=1.0):
+        ...         self.height = height
+        ...     def clip(self, update):
+        ...         height = update.evaluate(self.height)
+        ...         return [height * keras.ops.tanh(g / height) for g in update.gradients]
+        >>> optimizer = keras_clip.ClippedOptimizer("sgd", clipper=SoftClip(height=2.0))
+        >>> optimizer.clipper.get_config()
+        {'height': 2.0}
     """
 
-    def __init__(self, name: str, value: ThresholdValue) -> None:
+    def __init__(
+        self,
+        *,
+        minimum: float = 0.0,
+        maximum: float = math.inf,
+        optional: bool = False,
+        note: str = "",
+    ) -> None:
+        self._bounds = {"minimum": minimum, "maximum": maximum}
+        self._optional = optional
+        self._accepted = _in_words(minimum, maximum) + note + _OR_A_FUNCTION
+        if optional:
+            self._accepted += ", or None"
+
+    def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
+
+    def __get__(self, clipper: Any, owner: type | None = None) -> Any:
+        return self if clipper is None else held_thresholds(clipper)[self._name].value
+
+    def __set__(self, clipper: Any, value: ThresholdValue | None) -> None:
+        held = held_thresholds(clipper)
+        if self._name in held:
+            held[self._name].assign(value)
+        else:
+            held[self._name] = HeldThreshold(self, value)
+
+    @property
+    def name(self) -> str:
+        """Name of the argument; messages and the variable carry it."""
+        return self._name
+
+    def check(self, value: Any) -> Any:
+        """Return a number as a float and anything else accepted as it is; or raise."""
+        if callable(value) or (value is None and self._optional):
+            return value
+        return check_number(self._name, value, self._accepted, **self._bounds)
+
+
+def held_thresholds(clipper: Any) -> dict[str, "HeldThreshold"]:
+    """Return the thresholds that `clipper` has been given, by name."""
+    held: dict[str, HeldThreshold] = vars(clipper).setdefault("_thresholds", {})
+    return held
+
+
+class HeldThreshold:
+    """The value of a `Threshold` on one clipper.
+
+    Args:
+        declaration: what is accepted, under which name.
+        value: number, `LearningRateSchedule`, callable of the step, or None.
+    """
+
+    def __init__(self, declaration: Threshold, value: ThresholdValue | None) -> None:
+        self._declaration = declaration
         self._built = False
         self._variable: Any = None
-        self._value = value if callable(value) else check_number(name, value)
+        self._value = declaration.check(value)
 
     def build(self, clipper: Any) -> None:
         """Create the variable of a number among the variables of `clipper`."""
         self._built = True
-        if not callable(self._value):
+        if is_number(self._value):
             self._variable = clipper.add_variable(
-                (), initializer=self._initial_value, name=self._name
+                (), initializer=self._initial_value, name=self._declaration.name
             )
 
     def _initial_value(self, shape: tuple[int, ...], dtype: str) -> Tensor:
         # keras.initializers.Constant rounds to float32 on the way to float64.
         return ops.convert_to_tensor(np.full(shape, self._value, dtype=dtype))
 
-    def at(self, step: Tensor) -> Tensor:
-        """Return the threshold that holds at `step`, a scalar tensor."""
-        if callable(self._value):
-            return ops.convert_to_tensor(self._value(step))
-        return self._variable.value
-
     @property
     def value(self) -> Any:
-        """The variable of a number (before it is built, the number), or the function."""
+        """The variable of a number (before it is built, the number), the function, or None."""
         return self._value if self._variable is None else self._variable
 
-    def assign(self, value: ThresholdValue) -> None:
+    def assign(self, value: ThresholdValue | None) -> None:
         """Set another threshold, from the next update on."""
         if not self._built:
-            self._value = value if callable(value) else check_number(self._name, value)
+            self._value = self._declaration.check(value)
             return
-        if callable(value) or callable(self._value):
+        if callable(value) or value is None or self._variable is None:
+            name = self._declaration.name
             raise TypeError(
-                f"{self._name} cannot change between a number and a function of the step once "
-                f"the optimizer is built, because compiled steps keep the first kind. "
-                f"Received: {self._name}={value!r}. Assign a number to a threshold that "
+                f"{name} cannot change between a number and a function of the step (or None) "
+                "once the optimizer is built, because compiled steps keep the first kind. "
+                f"Received: {name}={value!r}. Assign a number to a threshold that "
                 "started as a number, or make a new optimizer."
             )
-        self._value = check_number(self._name, value)
+        self._value = self._declaration.check(value)
         self._variable.assign(self._value)
 
     def get_config(self) -> Any:
-        """Return a number or a serialized function, as `from_config` takes it."""
+        """Return a number, a serialized function or None, as `from_config` takes it."""
         if callable(self._value):
             return keras.saving.serialize_keras_object(self._value)
         if self._variable is None:
@@ -102,10 +185,10 @@ class Threshold:
         given = np.asarray(self._value, dtype=current.dtype)
         return self._value if given == current else float(current)
 
-    @staticmethod
-    def from_config(config: Any) -> ThresholdValue:
-        """Return the constructor argument that `get_config` wrote."""
-        if isinstance(config, dict):
-            value: ThresholdValue = keras.saving.deserialize_keras_object(config)
-            return value
-        return config  # type: ignore[no-any-return]
+
+def threshold_from_config(config: Any) -> ThresholdValue | None:
+    """Return the constructor argument that `HeldThreshold.get_config` wrote."""
+    if isinstance(config, dict):
+        value: ThresholdValue = keras.saving.deserialize_keras_object(config)
+        return value
+    return config  # type: ignore[no-any-return]

@@ -23,6 +23,7 @@ def test_public_names():
         "ClipByGlobalNorm",
         "ClippedOptimizer",
         "Clipper",
+        "Threshold",
         "Update",
         "clip_by_global_norm",
         "clippers",

@@ -7,7 +7,13 @@ Each offers the same functions:
 - `as_gradient(value)`: a gradient of the backend, dense or sparse, of what the user gave.
 - `norm_operand(gradient)`: the dense tensor whose norm counts for a gradient.
 - `global_norm(operands, dtype)`: the norm over all operands, for any magnitude.
+- `norms(operands, dtype)`: the norm of each operand by itself, as one vector.
 - `scale_to_norm(gradients, norm, max_norm)`: the clip, given the norm.
+- `scale_each_to_norm(gradients, norms, limits)`: the clip of each gradient by itself.
+- `is_sparse(gradient)`: whether it stores some rows or entries only.
+- `map_values(gradient, function)`: the gradient with a function of its values in their place.
+- `row_totals(gradient)`: for each stored row of a sparse gradient, the sum of all stored rows
+  of that index, and the indices.
 - `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
 - `no_gradients()`: a context in which operations are not recorded for differentiation.
 - `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a

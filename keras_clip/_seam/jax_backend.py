@@ -10,6 +10,7 @@ from jax.experimental.sparse import BCOO
 from keras import ops
 
 from keras_clip import numerics
+from keras_clip._seam.sparse import NO_SPARSE
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = True
@@ -21,6 +22,16 @@ no_gradients = nullcontext
 def as_gradient(value: Any) -> Gradient:
     """Return `value` as an array; a sparse array stays one."""
     return value if isinstance(value, BCOO) else ops.convert_to_tensor(value)
+
+
+def is_sparse(gradient: Gradient) -> bool:
+    """Whether it is a `BCOO`."""
+    return isinstance(gradient, BCOO)
+
+
+def row_totals(gradient: Gradient) -> tuple[Tensor, Tensor]:
+    """Refuse: Keras makes no sparse gradients on JAX."""
+    raise TypeError(NO_SPARSE.format(kind="a jax BCOO"))
 
 
 def norm_operand(gradient: Gradient) -> Tensor:
@@ -46,6 +57,20 @@ def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
     )
 
 
+def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
+    """Norm of each operand, all rescaled where the squares of any leave the range."""
+    return _compiled_norms(list(operands), dtype)
+
+
+def _norms(operands: list[Tensor], dtype: str) -> Tensor:
+    sums = jnp.stack([jnp.sum(jnp.square(operand.astype(dtype))) for operand in operands])
+    return jax.lax.cond(
+        jnp.all(numerics.is_ordinary(sums)),
+        lambda: jnp.sqrt(sums),
+        lambda: numerics.rescaled_norms(operands, dtype),
+    )
+
+
 def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
     """Multiply by `max_norm / norm` where there is anything to clip."""
     return list(_compiled_scale_to_norm(list(gradients), norm, max_norm))
@@ -63,22 +88,47 @@ def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) ->
     return scaled
 
 
-def _scaled(gradient: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    if isinstance(gradient, BCOO):
-        return BCOO(
-            (_scaled(gradient.data, first, second), gradient.indices),
-            shape=gradient.shape,
-            indices_sorted=gradient.indices_sorted,
-            unique_indices=gradient.unique_indices,
-        )
-    wide = gradient.astype(jnp.float32) if numerics.is_half(gradient) else gradient
-    return (wide * first * second).astype(gradient.dtype)
+def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
+    """Multiply each by `limit / norm` where there is anything to clip at all."""
+    return list(_compiled_scale_each_to_norm(list(gradients), norms, limits))
+
+
+def _scale_each_to_norm(gradients: list[Gradient], norms: Tensor, limits: Tensor) -> list[Gradient]:
+    first, second = numerics.factors(norms, limits)
+    scaled: list[Gradient] = jax.lax.cond(
+        jnp.all(numerics.needs_no_clip(norms, limits)),
+        lambda: gradients,
+        lambda: [_scaled(g, first[i], second[i]) for i, g in enumerate(gradients)],
+    )
+    return scaled
+
+
+def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:
+    def multiply(values: Tensor) -> Tensor:
+        wide = values.astype(jnp.float32) if numerics.is_half(values) else values
+        return (wide * first * second).astype(values.dtype)
+
+    return map_values(gradient, multiply)
+
+
+def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
+    """Apply `function` to the array, or to the data of a sparse one."""
+    if not is_sparse(gradient):
+        return function(gradient)
+    return BCOO(
+        (function(gradient.data), gradient.indices),
+        shape=gradient.shape,
+        indices_sorted=gradient.indices_sorted,
+        unique_indices=gradient.unique_indices,
+    )
 
 
 # For the sake of loops that are not compiled: outside `jit` every call of `cond` would
 # compile its two branches again, a quarter of a second a step.
 _compiled_global_norm = jax.jit(_global_norm, static_argnums=1)
+_compiled_norms = jax.jit(_norms, static_argnums=1)
 _compiled_scale_to_norm = jax.jit(_scale_to_norm)
+_compiled_scale_each_to_norm = jax.jit(_scale_each_to_norm)
 
 
 def all_reduce(

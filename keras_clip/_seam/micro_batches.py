@@ -31,10 +31,17 @@ def kept_on_updates_only(optimizer: Optimizer, variables: Sequence[Variable]) ->
     if is_update is None:
         yield
         return
+    with kept_where(is_update, variables):
+        yield
+
+
+@contextmanager
+def kept_where(condition: Tensor, variables: Sequence[Variable]) -> Iterator[None]:
+    """Take back what the body does to `variables` where `condition`, a scalar, is false."""
     before = [ops.copy(variable) for variable in variables]
     yield
     for variable, old in zip(variables, before, strict=True):
-        variable.assign(ops.where(is_update, variable.value, old))
+        variable.assign(ops.where(condition, variable.value, old))
 
 
 def _is_update_step_if_always_run(optimizer: Optimizer) -> Tensor | None:

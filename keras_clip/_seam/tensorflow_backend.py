@@ -27,26 +27,36 @@ def as_gradient(value: Any) -> Gradient:
     )
 
 
+def is_sparse(gradient: Gradient) -> bool:
+    """Whether it is `tf.IndexedSlices`."""
+    return isinstance(gradient, tf.IndexedSlices)
+
+
 def norm_operand(gradient: Gradient) -> Tensor:
     """Values of `gradient`; of `tf.IndexedSlices` that name a row twice, its sum."""
-    if not isinstance(gradient, tf.IndexedSlices):
+    if not is_sparse(gradient):
         return gradient
-    values = gradient.values
-    if numerics.is_half(values):
-        values = tf.cast(values, tf.float32)
-    return _sum_repeated_rows(values, gradient.indices)
+    return _sum_repeated_rows(_widen(gradient.values), gradient.indices)[0]
 
 
-def _sum_repeated_rows(values: Tensor, indices: Tensor) -> Tensor:
+def row_totals(gradient: Gradient) -> tuple[Tensor, Tensor]:
+    """For each row of slices, the sum of all rows of its index; and the indices."""
+    totals, segments = _sum_repeated_rows(_widen(gradient.values), gradient.indices)
+    return tf.gather(totals, segments), gradient.indices
+
+
+def _sum_repeated_rows(values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """One row for each distinct index and zeros for the rest; and which row each went to."""
     # Sorting keeps every shape known, so that XLA compiles it; tf.unique it refuses.
     order = tf.argsort(indices)
     rows = tf.gather(indices, order)
     is_new_row = tf.cast(rows[1:] != rows[:-1], tf.int32)
     first = tf.zeros_like(rows[:1], tf.int32)
     segments = tf.concat([first, tf.cumsum(is_new_row)], axis=0)
-    return tf.math.unsorted_segment_sum(
+    sums = tf.math.unsorted_segment_sum(
         tf.gather(values, order), segments, num_segments=tf.shape(indices)[0]
     )
+    return sums, tf.gather(segments, tf.argsort(order))
 
 
 def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
@@ -62,6 +72,20 @@ def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
         numerics.is_ordinary(sum_of_squares),
         lambda: tf.sqrt(sum_of_squares),
         lambda: numerics.rescaled_norm(operands),
+    )
+
+
+def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
+    """Norm of each operand, all rescaled where the squares of any leave the range."""
+    return _compiled_if_eager(_norms, _compiled_norms)(list(operands), dtype)
+
+
+def _norms(operands: list[Tensor], dtype: str) -> Tensor:
+    sums_of_squares = 2.0 * tf.stack([tf.nn.l2_loss(tf.cast(o, dtype)) for o in operands])
+    return tf.cond(
+        tf.reduce_all(numerics.is_ordinary(sums_of_squares)),
+        lambda: tf.sqrt(sums_of_squares),
+        lambda: numerics.rescaled_norms(operands, dtype),
     )
 
 
@@ -83,7 +107,7 @@ def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) ->
 
 
 def _clip(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
-    wide = [_map_values(gradient, _widen) for gradient in gradients]
+    wide = [map_values(gradient, _widen) for gradient in gradients]
     first, _ = numerics.two_factors(norm, max_norm)
     wide = tf.cond(first < 1.0, lambda: _multiplied(wide, first), lambda: wide)
     norm *= first
@@ -94,25 +118,54 @@ def _clip(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gra
     return [_cast_like(c, gradient) for c, gradient in zip(clipped, gradients, strict=True)]
 
 
+def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
+    """Multiply each by `limit / norm` where there is anything to clip at all."""
+    scale = _compiled_if_eager(_scale_each_to_norm, _compiled_scale_each_to_norm)
+    return list(scale(list(gradients), norms, limits))
+
+
+def _scale_each_to_norm(gradients: list[Gradient], norms: Tensor, limits: Tensor) -> list[Gradient]:
+    untouched = numerics.needs_no_clip(norms, limits)
+    scaled: list[Gradient] = tf.cond(
+        tf.reduce_all(untouched),
+        lambda: gradients,
+        lambda: _scaled_each(gradients, *numerics.factors(norms, limits)),
+    )
+    return scaled
+
+
+def _scaled_each(gradients: list[Gradient], first: Tensor, second: Tensor) -> list[Gradient]:
+    wide = [map_values(gradient, _widen) for gradient in gradients]
+    wide = tf.cond(tf.reduce_any(first < 1.0), lambda: _multiplied_each(wide, first), lambda: wide)
+    scaled = _multiplied_each(wide, second)
+    return [_cast_like(s, gradient) for s, gradient in zip(scaled, gradients, strict=True)]
+
+
+def _multiplied_each(gradients: list[Gradient], factors: Tensor) -> list[Gradient]:
+    each = zip(gradients, tf.unstack(factors, num=len(gradients)), strict=True)
+    return [_multiplied([gradient], factor)[0] for gradient, factor in each]
+
+
 def _multiplied(gradients: list[Gradient], factor: Tensor) -> list[Gradient]:
     def multiply(values: Tensor) -> Tensor:
         return values * tf.cast(factor, values.dtype)
 
-    return [_map_values(gradient, multiply) for gradient in gradients]
+    return [map_values(gradient, multiply) for gradient in gradients]
 
 
 def _cast_like(gradient: Gradient, original: Gradient) -> Gradient:
     def cast(values: Tensor) -> Tensor:
         return tf.cast(values, original.dtype)
 
-    return _map_values(gradient, cast)
+    return map_values(gradient, cast)
 
 
 def _widen(values: Tensor) -> Tensor:
     return tf.cast(values, tf.float32) if numerics.is_half(values) else values
 
 
-def _map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
+def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
+    """Apply `function` to the tensor, or to the values of slices."""
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(function(gradient.values), gradient.indices, gradient.dense_shape)
     return function(gradient)
@@ -121,7 +174,11 @@ def _map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gra
 # Outside a graph `tf.cond` would read its predicate on the host, once per step. The same
 # function, traced once per list of shapes, leaves the decision on the device.
 _compiled_global_norm = tf.function(_global_norm, reduce_retracing=True, autograph=False)
+_compiled_norms = tf.function(_norms, reduce_retracing=True, autograph=False)
 _compiled_scale_to_norm = tf.function(_scale_to_norm, reduce_retracing=True, autograph=False)
+_compiled_scale_each_to_norm = tf.function(
+    _scale_each_to_norm, reduce_retracing=True, autograph=False
+)
 
 
 def _compiled_if_eager(

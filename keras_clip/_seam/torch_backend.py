@@ -7,6 +7,7 @@ import torch
 from keras import ops
 
 from keras_clip import numerics
+from keras_clip._seam.sparse import NO_SPARSE
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
@@ -25,6 +26,26 @@ _SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
 def as_gradient(value: Any) -> Gradient:
     """Return `value` as a tensor."""
     return value if isinstance(value, torch.Tensor) else ops.convert_to_tensor(value)
+
+
+def is_sparse(gradient: Gradient) -> bool:
+    """Whether it is a sparse tensor."""
+    return bool(gradient.is_sparse)
+
+
+def row_totals(gradient: Gradient) -> tuple[Tensor, Tensor]:
+    """Refuse: Keras makes no sparse gradients on torch."""
+    raise TypeError(NO_SPARSE.format(kind="a sparse torch tensor"))
+
+
+def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
+    """Apply `function` to the tensor, or to the values of a sparse one, made distinct."""
+    if not is_sparse(gradient):
+        return function(gradient)
+    distinct = gradient.coalesce()
+    return torch.sparse_coo_tensor(
+        distinct.indices(), function(distinct.values()), distinct.shape, is_coalesced=True
+    )
 
 
 def norm_operand(gradient: Gradient) -> Tensor:
@@ -57,14 +78,33 @@ def _decide_on_host(tensor: Tensor) -> bool:
 
 
 def _chunked_norm(operands: Sequence[Tensor], accumulate: torch.dtype) -> Tensor:
-    chunks: list[Tensor] = []
-    for operand in operands:
-        wide = operand.to(accumulate)
-        if wide.numel() > _LARGEST_CHUNK:
-            chunks.extend(wide.reshape(-1).split(_LARGEST_CHUNK))
-        else:
-            chunks.append(wide)
+    chunks = [chunk for operand in operands for chunk in _chunks(operand, accumulate)]
     return _stacked_norm(torch._foreach_norm(chunks, 2)).to(accumulate)
+
+
+def _chunks(operand: Tensor, accumulate: torch.dtype) -> Sequence[Tensor]:
+    wide = operand.to(accumulate)
+    return wide.reshape(-1).split(_LARGEST_CHUNK) if wide.numel() > _LARGEST_CHUNK else [wide]
+
+
+def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
+    """Norm of each operand, all rescaled where the squares of any leave the range."""
+    accumulate = getattr(torch, dtype)
+    if not _decide_on_host(operands[0]):
+        if accumulate is torch.float64 or operands[0].device.type == "mps":
+            return numerics.rescaled_norms(operands, dtype)
+        device = operands[0].device
+        each = torch._foreach_norm(list(operands), 2, dtype=torch.float64)
+        return torch.stack([norm.to(device) for norm in each]).to(accumulate)
+    chunks = [_chunks(operand, accumulate) for operand in operands]
+    of_chunks = iter(torch._foreach_norm([chunk for each in chunks for chunk in each], 2))
+    each = [[next(of_chunks) for _ in own] for own in chunks]
+    combined = torch.stack([own[0] if len(own) == 1 else _stacked_norm(own) for own in each])
+    combined = combined.to(accumulate)
+    smallest, largest = _SMALLEST_ORDINARY_NORM[accumulate], float("inf")
+    if bool(((combined >= smallest) & (combined < largest)).all()):
+        return combined
+    return numerics.rescaled_norms(operands, dtype)
 
 
 def _stacked_norm(norms: Sequence[Tensor]) -> Tensor:
@@ -88,6 +128,18 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[
     if float(first) < 1.0:
         gradients = _multiplied(gradients, first)
     return _multiplied(gradients, second)
+
+
+def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
+    """Multiply each by `limit / norm` where there is anything to clip at all."""
+    untouched = numerics.needs_no_clip(norms, limits)
+    if _decide_on_host(norms) and bool(untouched.all()):
+        return list(gradients)
+    first, second = numerics.factors(norms, limits)
+    return [
+        _multiplied(_multiplied([gradient], first[i]), second[i])[0]
+        for i, gradient in enumerate(gradients)
+    ]
 
 
 def _multiplied(gradients: Gradients, factor: Tensor) -> list[Gradient]:

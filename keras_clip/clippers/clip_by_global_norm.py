@@ -1,15 +1,14 @@
 """Clipping by the norm of all gradients together."""
 
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import keras
 
-from keras_clip.arithmetic import scale_to_norm
+from keras_clip.arithmetic import norm_of_tensors, scale_to_norm
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
-from keras_clip.thresholds import Threshold
-from keras_clip.types import Gradient, ThresholdValue, Variable
+from keras_clip.thresholds import Threshold, check_number
+from keras_clip.types import Gradient, Tensor, ThresholdValue
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -27,14 +26,18 @@ class ClipByGlobalNorm(Clipper):
             so far). Defaults to 1.0. 0 makes every gradient zero; `float("inf")` observes:
             the norm is reported and gradients pass untouched. A function of the step that
             returns a negative value counts as 0. A number can be reassigned at any time.
+        norm_type: float, the p of the p-norm, `(sum |x| ** p) ** (1 / p)` over all entries,
+            at least 1; `float("inf")` is the largest entry. Defaults to 2, the Euclidean norm.
+            The optimizer's `grad_norm` is the Euclidean one whatever is limited.
 
     Raises:
-        TypeError: `max_norm` is no number, schedule or callable.
-        ValueError: `max_norm` is negative or NaN.
+        TypeError: `max_norm` is no number, schedule or callable, or `norm_type` no number.
+        ValueError: `max_norm` is negative or NaN, or `norm_type` below 1.
 
     Reference:
         Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063; see `keras_clip.clip_by_global_norm`
-        for how the arithmetic differs from TensorFlow's and torch's.
+        for how the arithmetic differs from TensorFlow's and torch's. `norm_type` is that of
+        torch's `clip_grad_norm_`, which also takes p below 1, where there is no norm.
 
     Example:
         >>> import keras, keras_clip
@@ -43,32 +46,28 @@ class ClipByGlobalNorm(Clipper):
         >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=clipper)
     """
 
-    def __init__(self, max_norm: ThresholdValue = 1.0) -> None:
-        self._max_norm = Threshold("max_norm", max_norm)
+    max_norm = Threshold(note=" (float('inf') observes without clipping)")
 
-    @property
-    def max_norm(self) -> Any:
-        """The threshold: a scalar variable (a float before it is built), or the function."""
-        return self._max_norm.value
-
-    @max_norm.setter
-    def max_norm(self, value: ThresholdValue) -> None:
-        self._max_norm.assign(value)
-
-    def build(self, variables: Sequence[Variable]) -> None:
-        """Create the variable of the threshold."""
-        self._max_norm.build(self)
+    def __init__(self, max_norm: ThresholdValue = 1.0, norm_type: float = 2.0) -> None:
+        self.max_norm = max_norm
+        self.norm_type = check_number(
+            "norm_type", norm_type, "a number that is at least 1, or float('inf')", minimum=1.0
+        )
 
     def clip(self, update: Update) -> list[Gradient]:
-        """Scale by `max_norm / global_norm` where the norm is above the threshold."""
-        threshold = self._max_norm.at(update.step)
-        return scale_to_norm(update.gradients, update.global_norm, threshold)
+        """Scale by `max_norm / norm` where the norm is above the threshold."""
+        threshold = update.evaluate(self.max_norm)
+        return scale_to_norm(update.gradients, self._norm(update), threshold)
+
+    def _norm(self, update: Update) -> Tensor:
+        if self.norm_type == 2.0:
+            return update.global_norm
+        return norm_of_tensors(update.gradients, self.norm_type)
+
+    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
+        """Return the norm and `max_norm`."""
+        return self._norm(update), update.evaluate(self.max_norm)
 
     def get_config(self) -> dict[str, Any]:
-        """Return `max_norm` as it stands now."""
-        return {"max_norm": self._max_norm.get_config()}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make the clipper that `get_config` described."""
-        return cls(Threshold.from_config(config["max_norm"]))
+        """Return `max_norm` as it stands now, and `norm_type`."""
+        return {**super().get_config(), "norm_type": self.norm_type}

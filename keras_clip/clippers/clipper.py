@@ -8,14 +8,16 @@ import keras
 
 from keras_clip import numerics
 from keras_clip.clippers.update import Update
-from keras_clip.types import Gradient, Variable
+from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
+from keras_clip.types import Gradient, Tensor, Variable
 
 
 class Clipper(abc.ABC):
     """Base class of everything that `ClippedOptimizer` takes as its `clipper`.
 
     A subclass implements `clip`, creates the state it needs in `build`, and returns its
-    constructor arguments from `get_config`. A clipper belongs to one optimizer.
+    constructor arguments from `get_config`. Arguments declared as `Threshold` are in the
+    config already. A clipper belongs to one optimizer.
 
     Raises:
         ValueError: it is given to a second optimizer.
@@ -32,14 +34,17 @@ class Clipper(abc.ABC):
     _owner: str | None = None
     _dtype = "float32"
     _variables: Sequence[Variable] = ()
+    _number_of_thresholds = 0
+    _prefix = ""
 
     @abc.abstractmethod
     def clip(self, update: Update) -> list[Gradient]:
         """Return the gradients to use in place of `update.gradients`, in their order.
 
         Called once for each update the optimizer applies; while a step is traced, once for
-        the trace. It may assign the variables made in `build`: what it assigns is kept for
-        applied updates and taken back for micro-batches of a gradient accumulation. It may
+        the trace. It may assign the variables made in `build`. What it assigns is kept for
+        applied updates with a finite norm, and taken back for micro-batches of a gradient
+        accumulation, for skipped updates and for updates with a NaN or an infinity. It may
         neither read a value on the host nor keep anything in Python attributes.
         """
 
@@ -50,14 +55,27 @@ class Clipper(abc.ABC):
             variables: the trainable variables, in the order the optimizer was built with.
         """
 
+    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor] | None:
+        """Return the norm that is limited, and the limit as it stands before this update.
+
+        Two scalar tensors, of which `skip_above` takes the ratio; None if the clipper limits
+        no single norm. Infinity as a limit says that there is none yet.
+        """
+        del update
+        return None
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments, as JSON can hold them."""
-        return {}
+        return {name: held.get_config() for name, held in held_thresholds(self).items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Make the clipper that `get_config` described."""
-        return cls(**config)
+        arguments = {
+            name: threshold_from_config(value) if _is_threshold(cls, name) else value
+            for name, value in config.items()
+        }
+        return cls(**arguments)
 
     @property
     def dtype(self) -> str:
@@ -65,9 +83,20 @@ class Clipper(abc.ABC):
         return self._dtype
 
     @property
+    def members(self) -> Sequence["Clipper"]:
+        """The clippers this one is made of."""
+        return ()
+
+    @property
     def variables(self) -> list[Variable]:
-        """The state, in order of creation."""
-        return list(self._variables)
+        """Thresholds and state, in order of creation, those of members after its own."""
+        return [*self._variables, *(v for member in self.members for v in member.variables)]
+
+    @property
+    def state(self) -> list[Variable]:
+        """The variables that `clip` assigns: those made in `build`, not the thresholds."""
+        own = self._variables[self._number_of_thresholds :]
+        return [*own, *(v for member in self.members for v in member.state)]
 
     def add_variable(
         self,
@@ -85,7 +114,7 @@ class Clipper(abc.ABC):
             dtype: Defaults to the one norms have: float64 if the model has float64
                 variables, else float32.
             name: state is saved by it, so that it must differ from the names of the clipper's
-                other variables and from `grad_norm`.
+                other variables and from the optimizer's own, `grad_norm` and `skipped_steps`.
 
         Raises:
             RuntimeError: it is called outside `build`.
@@ -97,10 +126,13 @@ class Clipper(abc.ABC):
                 "State is created in `build`, when the optimizer is built, so that it is "
                 "placed with the optimizer's own variables."
             )
-        if name in {"grad_norm", *(variable.name for variable in self._variables)}:
+        full_name = self._prefix + name
+        taken = {"grad_norm", "skipped_steps", *(variable.name for variable in self._variables)}
+        if full_name in taken:
             raise ValueError(
                 f"{type(self).__name__} has two variables named {name!r}, or one named like the "
-                "optimizer's own grad_norm. State is saved by name; give each its own."
+                "optimizer's own grad_norm or skipped_steps. State is saved by name; give each "
+                "its own."
             )
         variable = keras.Variable(
             keras.initializers.get(initializer),
@@ -109,7 +141,7 @@ class Clipper(abc.ABC):
             trainable=False,
             # Every replica computes the same state from the same gradients.
             aggregation="only_first_replica",
-            name=name,
+            name=full_name,
         )
         self._variables.append(variable)
         return variable
@@ -118,6 +150,8 @@ class Clipper(abc.ABC):
         """Note the optimizer it belongs to. Called by `ClippedOptimizer`."""
         self.check_unclaimed()
         self._owner = owner
+        for member in self.members:
+            member.claim(owner)
 
     def check_unclaimed(self) -> None:
         """Raise if another optimizer has it, whose state it would mix with."""
@@ -126,10 +160,24 @@ class Clipper(abc.ABC):
                 f"This {type(self).__name__} belongs to the optimizer {self._owner!r} already, "
                 "and its state cannot serve two. Make a new one for each optimizer."
             )
+        for member in self.members:
+            member.check_unclaimed()
 
     def build_for(self, variables: Sequence[Variable]) -> None:
         """Run `build` where it may add variables. Called by `ClippedOptimizer`."""
         dtypes = (keras.backend.standardize_dtype(variable.dtype) for variable in variables)
         self._dtype = numerics.accumulation_dtype(dtypes)
         self._variables = []
+        for held in held_thresholds(self).values():
+            held.build(self)
+        self._number_of_thresholds = len(self._variables)
         self.build(variables)
+
+    def build_member(self, member: "Clipper", name: str, variables: Sequence[Variable]) -> None:
+        """Build a clipper that this one is made of; `name` tells its state from others'."""
+        member._prefix = f"{self._prefix}{name}_"
+        member.build_for(variables)
+
+
+def _is_threshold(cls: type, name: str) -> bool:
+    return isinstance(getattr(cls, name, None), Threshold)

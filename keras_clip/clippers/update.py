@@ -1,24 +1,57 @@
 """What a clipper is told about the update that is about to happen."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Self
 
+import keras
+from keras import ops
+
+from keras_clip.arithmetic import norm_of_tensors, norms_of_tensors
 from keras_clip.types import Gradient, Tensor, Variable
 
 
-@dataclass(frozen=True)
 class Update:
     """Gradients right before the wrapped optimizer uses them.
 
     They are the whole batch's: unscaled, accumulated, summed over replicas, without `None`.
+    Norms are computed once, when they are first asked for.
 
-    Attributes:
+    Args:
         gradients: list of tensors (`tf.IndexedSlices` among them on TensorFlow).
         variables: list of the variables they update, in the same order.
         step: integer scalar tensor, the number of updates applied before this one.
-        global_norm: scalar tensor, `keras_clip.global_norm(gradients)`, computed once.
     """
 
-    gradients: list[Gradient]
-    variables: list[Variable]
-    step: Tensor
-    global_norm: Tensor
+    def __init__(self, gradients: list[Gradient], variables: list[Variable], step: Tensor) -> None:
+        self.gradients = gradients
+        self.variables = variables
+        self.step = step
+
+    @cached_property
+    def global_norm(self) -> Tensor:
+        """Scalar tensor, `keras_clip.global_norm(gradients)`."""
+        return norm_of_tensors(self.gradients)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """Tensor of shape `(len(gradients),)`, the norm of each gradient by itself."""
+        return norms_of_tensors(self.gradients)
+
+    def evaluate(self, threshold: Any) -> Any:
+        """Return the tensor that a `Threshold` is at this step; of None, None."""
+        if threshold is None:
+            return None
+        if isinstance(threshold, keras.Variable):
+            return threshold.value
+        value = threshold(self.step) if callable(threshold) else threshold
+        return ops.convert_to_tensor(value)
+
+    def with_gradients(self, gradients: list[Gradient]) -> Self:
+        """Return the same update with other gradients, whose norms are not known yet."""
+        return type(self)(gradients, self.variables, self.step)
+
+    def subset(self, positions: Sequence[int]) -> Self:
+        """Return the update of some of the variables."""
+        gradients = [self.gradients[position] for position in positions]
+        return type(self)(gradients, [self.variables[p] for p in positions], self.step)

@@ -26,7 +26,7 @@ ALLOWED = {
     "wrapping": {"types", "_seam"},
     "optimizer": {"types", "_seam", "arithmetic", "clippers", "wrapping"},
     "demo": {"demo", "optimizer", "types", ""},
-    "": {"arithmetic", "clippers", "optimizer"},
+    "": {"arithmetic", "clippers", "optimizer", "thresholds"},
 }
 
 
