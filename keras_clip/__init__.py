@@ -10,14 +10,30 @@ __version__ = "0.1.0"
 if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
     from keras_clip import clippers
     from keras_clip.arithmetic import clip_by_global_norm, global_norm
-    from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
+    from keras_clip.clippers import (
+        Chain,
+        ClipByBlockRMS,
+        ClipByGlobalNorm,
+        ClipByNorm,
+        ClipByValue,
+        Clipper,
+        ClipperMap,
+        ObserveOnly,
+        Update,
+    )
     from keras_clip.optimizer import ClippedOptimizer
     from keras_clip.thresholds import Threshold
 
 __all__ = [
+    "Chain",
+    "ClipByBlockRMS",
     "ClipByGlobalNorm",
+    "ClipByNorm",
+    "ClipByValue",
     "ClippedOptimizer",
     "Clipper",
+    "ClipperMap",
+    "ObserveOnly",
     "Threshold",
     "Update",
     "clip_by_global_norm",

@@ -13,6 +13,7 @@ from keras_clip._seam.interception import Interception, intercept
 from keras_clip._seam.micro_batches import kept_on_updates_only, kept_where, update_count
 from keras_clip._seam.multi_optimizer import members_of
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
+from keras_clip.clippers.registry import get_member
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
 from keras_clip.wrapping import check_wrappable, get_optimizer
 
@@ -37,7 +38,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         max_norm: short for `clipper=ClipByGlobalNorm(max_norm)`: a number of at least 0, a
             `LearningRateSchedule` or a callable of the step. Defaults to 1.0. `float("inf")`
             observes: `grad_norm` is reported and gradients pass untouched.
-        clipper: a `Clipper`, instead of `max_norm`.
+        clipper: instead of `max_norm`: a `Clipper`, its name (`"auto_clip"`), its config, or a
+            list of these, which are applied one after another. See `keras_clip.clippers.get`.
         name: str, defaults to "clipped_optimizer".
 
     Raises:
@@ -65,18 +67,18 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         inner_optimizer: Optimizer | str | Mapping[str, Any],
         max_norm: ThresholdValue | None = None,
         *,
-        clipper: Clipper | None = None,
+        clipper: Clipper | str | Mapping[str, Any] | Sequence[Any] | None = None,
         name: str | None = None,
     ) -> None:
         inner = get_optimizer(inner_optimizer)
         check_wrappable(inner)
-        clipper = _choose_clipper(max_norm, clipper)
+        chosen = _choose_clipper(max_norm, clipper)
         # A callable, so that Keras makes no learning rate variable for the wrapper.
         super().__init__(learning_rate=lambda: 0.0, name=name)
-        clipper.claim(self.name)
+        chosen.claim(self.name)
         for optimizer in (inner, *members_of(inner)):
             keras_private.claim(optimizer, self.name)
-        self.clipper = clipper
+        self.clipper = chosen
         self.inner_optimizer = inner
         self._grad_norm: Variable | None = None
         self._interception: Interception | None = None
@@ -287,7 +289,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         return cls(**{**config, **made})
 
 
-def _choose_clipper(max_norm: ThresholdValue | None, clipper: Clipper | None) -> Clipper:
+def _choose_clipper(max_norm: ThresholdValue | None, clipper: Any) -> Clipper:
     if clipper is None:
         return ClipByGlobalNorm(1.0 if max_norm is None else max_norm)
     if max_norm is not None:
@@ -295,10 +297,6 @@ def _choose_clipper(max_norm: ThresholdValue | None, clipper: Clipper | None) ->
             "max_norm is short for clipper=ClipByGlobalNorm(max_norm), so only one of the two "
             f"can be given. Received: max_norm={max_norm!r}, clipper={clipper!r}."
         )
-    if not isinstance(clipper, Clipper):
-        raise TypeError(
-            "clipper must be an instance of keras_clip.Clipper, for example "
-            f"keras_clip.ClipByGlobalNorm(1.0). Received: clipper={clipper!r}."
-        )
-    clipper.check_unclaimed()
-    return clipper
+    found = get_member(clipper, "ClippedOptimizer")
+    found.check_unclaimed()
+    return found

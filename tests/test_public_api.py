@@ -20,9 +20,15 @@ MODULES = sorted(
 
 def test_public_names():
     assert sorted(keras_clip.__all__) == [
+        "Chain",
+        "ClipByBlockRMS",
         "ClipByGlobalNorm",
+        "ClipByNorm",
+        "ClipByValue",
         "ClippedOptimizer",
         "Clipper",
+        "ClipperMap",
+        "ObserveOnly",
         "Threshold",
         "Update",
         "clip_by_global_norm",

@@ -11,6 +11,7 @@ Each offers the same functions:
 - `scale_to_norm(gradients, norm, max_norm)`: the clip, given the norm.
 - `scale_each_to_norm(gradients, norms, limits)`: the clip of each gradient by itself.
 - `is_sparse(gradient)`: whether it stores some rows or entries only.
+- `values(gradient)`: the tensor itself, or what a sparse gradient stores.
 - `map_values(gradient, function)`: the gradient with a function of its values in their place.
 - `row_totals(gradient)`: for each stored row of a sparse gradient, the sum of all stored rows
   of that index, and the indices.

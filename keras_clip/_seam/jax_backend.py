@@ -111,6 +111,11 @@ def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:
     return map_values(gradient, multiply)
 
 
+def values(gradient: Gradient) -> Tensor:
+    """Return the array, or the data of a sparse one."""
+    return gradient.data if is_sparse(gradient) else gradient
+
+
 def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
     """Apply `function` to the array, or to the data of a sparse one."""
     if not is_sparse(gradient):

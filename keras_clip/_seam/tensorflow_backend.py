@@ -164,6 +164,11 @@ def _widen(values: Tensor) -> Tensor:
     return tf.cast(values, tf.float32) if numerics.is_half(values) else values
 
 
+def values(gradient: Gradient) -> Tensor:
+    """Return the tensor, or the values of slices."""
+    return gradient.values if is_sparse(gradient) else gradient
+
+
 def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
     """Apply `function` to the tensor, or to the values of slices."""
     if isinstance(gradient, tf.IndexedSlices):

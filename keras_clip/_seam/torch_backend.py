@@ -38,6 +38,11 @@ def row_totals(gradient: Gradient) -> tuple[Tensor, Tensor]:
     raise TypeError(NO_SPARSE.format(kind="a sparse torch tensor"))
 
 
+def values(gradient: Gradient) -> Tensor:
+    """Return the tensor, or the distinct values of a sparse one."""
+    return gradient.coalesce().values() if is_sparse(gradient) else gradient
+
+
 def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
     """Apply `function` to the tensor, or to the values of a sparse one, made distinct."""
     if not is_sparse(gradient):

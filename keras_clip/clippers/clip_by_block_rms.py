@@ -1,0 +1,54 @@
+"""Clipping each variable's gradient by its root mean square."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_clip.arithmetic import scale_each_to_norm
+from keras_clip.clippers.clipper import Clipper
+from keras_clip.clippers.update import Update
+from keras_clip.thresholds import Threshold
+from keras_clip.types import Gradient, ThresholdValue
+
+
+@keras.saving.register_keras_serializable(package="keras_clip")
+class ClipByBlockRMS(Clipper):
+    """Scale each gradient by itself, so that its root mean square is at most `threshold`.
+
+    `clipped_i = g_i / max(1, rms(g_i) / threshold)`, `rms(g) = sqrt(mean(g ** 2))`
+
+    Made for updates that are normalised already, as Adafactor's, whose d it is. Gradients of
+    a loss rarely have a root mean square near 1: choose a small threshold for them.
+
+    Args:
+        threshold: in units of one entry of a gradient, at least 0: a number, a
+            `LearningRateSchedule` or a callable of the step. Defaults to 1.0.
+
+    Raises:
+        TypeError: `threshold` is no number, schedule or callable.
+        ValueError: `threshold` is negative or NaN.
+
+    Reference:
+        Shazeer, Stern 2018, arXiv 1804.04235; `optax.clip_by_block_rms`. The mean of sparse
+        gradients is over all rows of the variable. A gradient without entries passes, where
+        optax gives NaN.
+
+    Example:
+        >>> import keras_clip
+        >>> clipper = keras_clip.ClipByBlockRMS(threshold=0.01)
+        >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=clipper)
+    """
+
+    threshold = Threshold()
+
+    def __init__(self, threshold: ThresholdValue = 1.0) -> None:
+        self.threshold = threshold
+
+    def clip(self, update: Update) -> list[Gradient]:
+        """Clip by the norm that a gradient of this root mean square has."""
+        roots = [math.sqrt(math.prod(variable.shape)) for variable in update.variables]
+        threshold = ops.cast(update.evaluate(self.threshold), self.dtype)
+        limits = threshold * ops.convert_to_tensor(np.asarray(roots, dtype=self.dtype))
+        return scale_each_to_norm(update.gradients, update.norms, limits)

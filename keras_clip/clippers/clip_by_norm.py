@@ -1,0 +1,47 @@
+"""Clipping each variable's gradient by its own norm."""
+
+import keras
+
+from keras_clip.arithmetic import scale_each_to_norm
+from keras_clip.clippers.clipper import Clipper
+from keras_clip.clippers.update import Update
+from keras_clip.thresholds import Threshold
+from keras_clip.types import Gradient, ThresholdValue
+
+
+@keras.saving.register_keras_serializable(package="keras_clip")
+class ClipByNorm(Clipper):
+    """Scale each gradient by itself, so that its norm is at most `max_norm`.
+
+    `clipped_i = g_i * min(1, max_norm / norm(g_i))`
+
+    Changes the direction of the joint gradient: variables with large gradients lose more. A
+    NaN stays in its own variable.
+
+    Args:
+        max_norm: threshold in units of the gradients' norm, at least 0: a number, a
+            `LearningRateSchedule` or a callable of the step. Defaults to 1.0.
+
+    Raises:
+        TypeError: `max_norm` is no number, schedule or callable.
+        ValueError: `max_norm` is negative or NaN.
+
+    Reference:
+        `tf.clip_by_norm` and `clipnorm` of Keras's optimizers, from which it differs in being
+        exact at or below the threshold, in half precision, and for repeated rows of
+        `tf.IndexedSlices`, which count as their sum.
+
+    Example:
+        >>> import keras_clip
+        >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=keras_clip.ClipByNorm(0.5))
+    """
+
+    max_norm = Threshold()
+
+    def __init__(self, max_norm: ThresholdValue = 1.0) -> None:
+        self.max_norm = max_norm
+
+    def clip(self, update: Update) -> list[Gradient]:
+        """Scale each by `max_norm / norm` where its norm is above the threshold."""
+        limit = update.evaluate(self.max_norm)
+        return scale_each_to_norm(update.gradients, update.norms, limit)

@@ -1,0 +1,173 @@
+"""A clipper for each group of variables, chosen by their paths."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import keras
+
+from keras_clip.clippers.clipper import Clipper
+from keras_clip.clippers.registry import deserialize, get, serialize
+from keras_clip.clippers.update import Update
+from keras_clip.paths import match_paths
+from keras_clip.types import Gradient, Variable
+
+_DEFAULT = "default_clipper"
+
+
+@keras.saving.register_keras_serializable(package="keras_clip")
+class ClipperMap(Clipper):
+    """Clip groups of variables, each by a clipper and a norm of its own.
+
+    `clipped_group = clip_group(g_group)`
+
+    A variable belongs to the group whose pattern is its path, else to the one whose pattern,
+    a regular expression, matches its whole path (`re.fullmatch`), else to the default group.
+    `variable.path` is `"encoder/dense/kernel"`, say: `"encoder/.*"` is all of the encoder.
+
+    Args:
+        default_clipper: clipper of all variables that no pattern matches: an instance, a
+            name, a config or a list; None, the default, leaves them unclipped.
+        clipper_map: dict of patterns to clippers in the same forms. None as a clipper leaves
+            the group unclipped.
+
+    Raises:
+        TypeError: `clipper_map` is no dict, a pattern no str, or a clipper no clipper.
+        ValueError: no clipper is given at all, or one instance twice. When the optimizer is
+            built: several patterns match one variable, or a pattern matches none; the message
+            lists the paths.
+
+    Reference:
+        The conventions of `keras.optimizers.OptimizerMap`, which lets a pattern that matches
+        nothing pass.
+
+    Example:
+        >>> import keras_clip
+        >>> groups = keras_clip.ClipperMap("clip_by_global_norm", {".*/embeddings": None})
+        >>> groups["head/.*"] = keras_clip.ClipByGlobalNorm(0.1)
+        >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=groups)
+        >>> optimizer.clipper["head/.*"].max_norm
+        0.1
+    """
+
+    def __init__(
+        self, default_clipper: Any = None, clipper_map: Mapping[str, Any] | None = None
+    ) -> None:
+        if not isinstance(clipper_map, Mapping | None):
+            raise TypeError(
+                "clipper_map must be a dict of path patterns to clippers. "
+                f"Received: clipper_map={clipper_map!r}."
+            )
+        self._map: dict[str, Clipper | None] = {}
+        self._default = get(default_clipper)
+        self._built = False
+        self._grad_norms: dict[str, Variable] = {}
+        for pattern, clipper in (clipper_map or {}).items():
+            self[pattern] = clipper
+
+    def __setitem__(self, pattern: str, clipper: Any) -> None:
+        """Add a group; before the optimizer is made."""
+        if not isinstance(pattern, str):
+            raise TypeError(f"A pattern must be a str. Received: {pattern!r}.")
+        if pattern in self._map:
+            raise ValueError(f"{pattern!r} has the clipper {self._map[pattern]!r} already.")
+        if self._owner is not None or self._built:
+            raise ValueError(
+                f"The group {pattern!r} comes too late: an optimizer has this ClipperMap "
+                "already. Add groups before."
+            )
+        clipper = get(clipper)
+        if clipper is not None and any(clipper is member for member in self.members):
+            raise ValueError(
+                f"One {type(clipper).__name__} cannot serve two groups, as each has its own "
+                f"state. Make a new one for {pattern!r}."
+            )
+        self._map[pattern] = clipper
+
+    def __getitem__(self, pattern: str) -> Clipper | None:
+        """Return the clipper of a group."""
+        return self._map[pattern]
+
+    @property
+    def default_clipper(self) -> Clipper | None:
+        """Clipper of the variables that no pattern matches."""
+        return self._default
+
+    @property
+    def grad_norms(self) -> dict[str, Variable]:
+        """Norm before clipping of each group with variables, by its pattern: on the device.
+
+        The default group is under `"default_clipper"`. Empty before the optimizer is built.
+        """
+        return dict(self._grad_norms)
+
+    @property
+    def members(self) -> Sequence[Clipper]:
+        """The clippers of the groups, without None."""
+        return [member for member in self._groups().values() if member is not None]
+
+    def _groups(self) -> dict[str, Clipper | None]:
+        return {**self._map, _DEFAULT: self._default}
+
+    def claim(self, owner: str) -> None:
+        """Note the optimizer it belongs to, as all groups are known by now."""
+        if not self.members:
+            raise ValueError(
+                "This ClipperMap has no clipper, so that nothing would be clipped. Give it a "
+                "default_clipper or a clipper_map."
+            )
+        super().claim(owner)
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Sort the variables into groups and build the clipper of each."""
+        paths = [variable.path for variable in variables]
+        patterns = match_paths(list(self._map), paths, "clipper_map")
+        self._group_of = {
+            id(variable): pattern or _DEFAULT
+            for variable, pattern in zip(variables, patterns, strict=True)
+        }
+        for index, (group, member) in enumerate(self._groups().items()):
+            own = [v for v in variables if self._group_of[id(v)] == group]
+            if own:
+                norm = self.add_variable((), name=f"group_{index}_grad_norm")
+                self._grad_norms[group] = norm
+            if member is not None:
+                self.build_member(member, f"group_{index}", own)
+        self._built = True
+
+    def clip(self, update: Update) -> list[Gradient]:
+        """Clip each group by itself."""
+        clipped = list(update.gradients)
+        groups = [self._group_of[id(variable)] for variable in update.variables]
+        for group, member in self._groups().items():
+            positions = [p for p, own in enumerate(groups) if own == group]
+            if not positions:
+                continue
+            part = update.subset(positions)
+            self._grad_norms[group].assign(part.global_norm)
+            own_clipped = part.gradients if member is None else member.clip(part)
+            for position, gradient in zip(positions, own_clipped, strict=True):
+                clipped[position] = gradient
+        return clipped
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the configs of the clippers by group."""
+        return {
+            "default_clipper": _serialized(self._default),
+            "clipper_map": {pattern: _serialized(c) for pattern, c in self._map.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make the map that `get_config` described."""
+        return cls(
+            _deserialized(config["default_clipper"]),
+            {pattern: _deserialized(c) for pattern, c in config["clipper_map"].items()},
+        )
+
+
+def _serialized(clipper: Clipper | None) -> Any:
+    return None if clipper is None else serialize(clipper)
+
+
+def _deserialized(config: Any) -> Clipper | None:
+    return None if config is None else deserialize(config)

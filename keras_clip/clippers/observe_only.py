@@ -1,0 +1,89 @@
+"""Running a clipper without acting on what it says."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from keras_clip._seam import backend
+from keras_clip.arithmetic import norm_of_tensors
+from keras_clip.clippers.clipper import Clipper
+from keras_clip.clippers.registry import deserialize, get_member, serialize
+from keras_clip.clippers.update import Update
+from keras_clip.types import Gradient, Tensor, Variable
+
+
+@keras.saving.register_keras_serializable(package="keras_clip")
+class ObserveOnly(Clipper):
+    """Run a clipper, keep its state and count what it would do, and let gradients pass.
+
+    `clipped = g`
+
+    Training is bit-identical to training without a clipper. Costs what the clipper costs, and
+    one more norm. Three scalar variables, which the host reads when it likes:
+
+    - `updates`: number of updates seen.
+    - `clipped_updates`: number of those the clipper would have changed.
+    - `clipped_norm`: global norm it would have left of the latest update.
+
+    Args:
+        clipper: a `Clipper`, its name or its config. Its own variables, an adaptive
+            `threshold` for one, are on `optimizer.clipper.clipper`.
+
+    Raises:
+        TypeError: `clipper` is no clipper.
+
+    Example:
+        >>> import keras, numpy as np, keras_clip
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        >>> observer = keras_clip.ObserveOnly(keras_clip.ClipByGlobalNorm(1.0))
+        >>> model.compile(keras_clip.ClippedOptimizer("sgd", clipper=observer), loss="mse")
+        >>> history = model.fit(np.ones((8, 4)), np.full((8, 1), 100.0), verbose=0)
+        >>> int(observer.clipped_updates.numpy()), int(observer.updates.numpy())
+        (1, 1)
+    """
+
+    def __init__(self, clipper: Any) -> None:
+        self.clipper = get_member(clipper, "ObserveOnly")
+
+    @property
+    def members(self) -> Sequence[Clipper]:
+        """The clipper that is observed."""
+        return (self.clipper,)
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Create the numbers, and build the clipper."""
+        self.updates = self.add_variable((), dtype="int32", name="updates")
+        self.clipped_updates = self.add_variable((), dtype="int32", name="clipped_updates")
+        self.clipped_norm = self.add_variable((), name="clipped_norm")
+        self.build_member(self.clipper, "observed", variables)
+
+    def clip(self, update: Update) -> list[Gradient]:
+        """Run the clipper, note what it says, return the gradients."""
+        clipped = self.clipper.clip(update)
+        self.updates.assign(self.updates + 1)
+        changed = ops.cast(_any_differs(update.gradients, clipped), "int32")
+        self.clipped_updates.assign(self.clipped_updates + changed)
+        self.clipped_norm.assign(norm_of_tensors(clipped))
+        return update.gradients
+
+    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor] | None:
+        """Return that of the clipper."""
+        return self.clipper.running_threshold(update)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the config of the clipper."""
+        return {"clipper": serialize(self.clipper)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make the observer that `get_config` described."""
+        return cls(deserialize(config["clipper"]))
+
+
+def _any_differs(gradients: Sequence[Gradient], clipped: Sequence[Gradient]) -> Tensor:
+    pairs = zip(gradients, clipped, strict=True)
+    return ops.any(
+        ops.stack([ops.any(backend.values(one) != backend.values(other)) for one, other in pairs])
+    )
