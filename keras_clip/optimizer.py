@@ -10,10 +10,16 @@ from keras import ops
 from keras_clip._seam import keras_private
 from keras_clip._seam.inherited_state import InheritedState, inner_of
 from keras_clip._seam.interception import Interception, intercept
-from keras_clip._seam.micro_batches import kept_on_updates_only, kept_where, update_count
+from keras_clip._seam.micro_batches import (
+    is_update_step,
+    kept_on_updates_only,
+    kept_where,
+    update_count,
+)
 from keras_clip._seam.multi_optimizer import members_of
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.clippers.registry import get_member
+from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
 from keras_clip.wrapping import check_wrappable, get_optimizer
 
@@ -40,11 +46,18 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             observes: `grad_norm` is reported and gradients pass untouched.
         clipper: instead of `max_norm`: a `Clipper`, its name (`"auto_clip"`), its config, or a
             list of these, which are applied one after another. See `keras_clip.clippers.get`.
+        skip_above: number of at least 1, a `LearningRateSchedule` or a callable of the step: an
+            update whose norm exceeds this multiple of the clipper's threshold, as that stands
+            before the update, is not applied at all. Weights, moments, iterations and the
+            clipper's state stay as they were, and `skipped_steps` counts it. So is an update
+            whose norm is NaN. Defaults to None: every update is applied. For clippers with one
+            threshold for one norm, such as `ClipByGlobalNorm`, `AutoClip` and `ZClip`.
         name: str, defaults to "clipped_optimizer".
 
     Raises:
         TypeError: `max_norm` or `clipper` is of another type.
-        ValueError: both `max_norm` and `clipper` are given, `max_norm` is negative or NaN, or
+        ValueError: both `max_norm` and `clipper` are given, `max_norm` is negative or NaN,
+            `skip_above` is below 1 or the clipper has nothing to compare it with, or
             `inner_optimizer` clips by itself, scales the loss, or is wrapped already.
         ImportError: this Keras lacks what keras_clip builds on.
 
@@ -62,12 +75,15 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         True
     """
 
+    skip_above = Threshold(minimum=1.0, optional=True)
+
     def __init__(
         self,
         inner_optimizer: Optimizer | str | Mapping[str, Any],
         max_norm: ThresholdValue | None = None,
         *,
         clipper: Clipper | str | Mapping[str, Any] | Sequence[Any] | None = None,
+        skip_above: ThresholdValue | None = None,
         name: str | None = None,
     ) -> None:
         inner = get_optimizer(inner_optimizer)
@@ -75,12 +91,16 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         chosen = _choose_clipper(max_norm, clipper)
         # A callable, so that Keras makes no learning rate variable for the wrapper.
         super().__init__(learning_rate=lambda: 0.0, name=name)
+        self.skip_above = skip_above
+        if skip_above is not None:
+            _check_has_running_threshold(chosen, skip_above)
         chosen.claim(self.name)
         for optimizer in (inner, *members_of(inner)):
             keras_private.claim(optimizer, self.name)
         self.clipper = chosen
         self.inner_optimizer = inner
         self._grad_norm: Variable | None = None
+        self._skipped_steps: Variable | None = None
         self._interception: Interception | None = None
 
     def build(self, variables: Sequence[Variable]) -> None:
@@ -102,8 +122,14 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self._grad_norm = self.add_variable(
             (), dtype=self.clipper.dtype, aggregation="only_first_replica", name="grad_norm"
         )
+        self._skipped_steps = self.add_variable(
+            (), dtype="int32", aggregation="only_first_replica", name="skipped_steps"
+        )
+        held = held_thresholds(self)["skip_above"]
+        held.build(self)
         # Last: whatever fails above may be mended and tried again.
-        self._interception = intercept(inner, self._clip)
+        skip = None if held.value is None else self._is_skipped
+        self._interception = intercept(inner, self._clip, skip)
         self.built = True
 
     def apply(
@@ -117,7 +143,9 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         if not grads:
             return
         assert self._interception is not None  # made by `build`
-        with kept_on_updates_only(self.inner_optimizer, keras_private.own_variables(self)):
+        own = keras_private.own_variables(self)
+        always = self._interception.RUNS_ON_MICRO_BATCHES
+        with kept_on_updates_only(self.inner_optimizer, own, always):
             self._interception.apply(grads, variables)
 
     def _build_on_first_use(self, variables: list[Variable] | None) -> None:
@@ -131,11 +159,34 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
     def _clip(self, gradients: list[Gradient], variables: list[Variable]) -> list[Gradient]:
         """Run the clipper on whole-batch gradients; called right before the update."""
         update = Update(gradients, variables, update_count(self.inner_optimizer))
-        # No state of any clipper recovers from a NaN that has entered it.
-        with kept_where(ops.isfinite(update.global_norm), self.clipper.state):
+        with kept_where(self._is_learned_from(update), self.clipper.state):
             clipped = self.clipper.clip(update)
         self.grad_norm.assign(update.global_norm)
         return clipped
+
+    def _is_learned_from(self, update: Update) -> Tensor:
+        # No state of any clipper recovers from a NaN that has entered it.
+        finite = ops.isfinite(update.global_norm)
+        if self.skip_above is None:
+            return finite
+        return ops.logical_and(finite, ops.logical_not(self._exceeds(update)))
+
+    def _is_skipped(self, gradients: list[Gradient], variables: list[Variable]) -> Tensor:
+        """Decide whether to apply the update at all; called before `_clip`."""
+        update = Update(gradients, variables, update_count(self.inner_optimizer))
+        exceeds = self._exceeds(update)
+        is_update = is_update_step(self.inner_optimizer)
+        if is_update is not None:
+            exceeds = ops.logical_and(exceeds, is_update)
+        self.skipped_steps.assign(self.skipped_steps + ops.cast(exceeds, "int32"))
+        return exceeds
+
+    def _exceeds(self, update: Update) -> Tensor:
+        norm, threshold = self.clipper.running_threshold(update)
+        limit = ops.cast(update.evaluate(self.skip_above), norm.dtype)
+        above = norm > limit * ops.cast(threshold, norm.dtype)
+        # Not `not (norm <= ...)`, which TensorFlow's graph optimizer turns into `norm > ...`.
+        return ops.logical_or(ops.isnan(norm), above)
 
     @property
     def grad_norm(self) -> Variable:
@@ -150,6 +201,16 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
                 "optimizer.build(variables), or after the first step."
             )
         return self._grad_norm
+
+    @property
+    def skipped_steps(self) -> Variable:
+        """Number of updates that `skip_above` kept from being applied: a scalar variable."""
+        if self._skipped_steps is None:
+            raise AttributeError(
+                "skipped_steps is known once the optimizer is built: after "
+                "optimizer.build(variables), or after the first step."
+            )
+        return self._skipped_steps
 
     @property
     def max_norm(self) -> Any:
@@ -219,7 +280,10 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
                 f"{name} is fixed when the ClippedOptimizer is made, as steps are compiled with "
                 f"it. Make a new ClippedOptimizer. Received: {name}={value!r}."
             )
-        if self._belongs_to_inner(name):
+        if isinstance(getattr(type(self), name, None), Threshold):
+            # Past Keras's tracking, which reads an attribute before it is first written.
+            object.__setattr__(self, name, value)
+        elif self._belongs_to_inner(name):
             setattr(self.inner_optimizer, name, value)
         else:
             super().__setattr__(name, value)
@@ -275,6 +339,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             "name": self.name,
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             "clipper": keras.saving.serialize_keras_object(self.clipper),
+            "skip_above": held_thresholds(self)["skip_above"].get_config(),
         }
 
     @classmethod
@@ -286,7 +351,17 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
             for key in ("inner_optimizer", "clipper")
         }
+        made["skip_above"] = threshold_from_config(config.get("skip_above"))
         return cls(**{**config, **made})
+
+
+def _check_has_running_threshold(clipper: Clipper, skip_above: Any) -> None:
+    if not clipper.has_running_threshold:
+        raise ValueError(
+            "skip_above is a multiple of the clipper's threshold for one norm, and "
+            f"{type(clipper).__name__} has none. Use ClipByGlobalNorm, AutoClip or ZClip, or leave "
+            f"skip_above out. Received: skip_above={skip_above!r}."
+        )
 
 
 def _choose_clipper(max_norm: ThresholdValue | None, clipper: Any) -> Clipper:

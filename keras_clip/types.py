@@ -24,5 +24,8 @@ Optimizer: TypeAlias = Any
 ClipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], list[Gradient]]
 """Whole-batch gradients and their variables, to the gradients to use instead."""
 
+SkipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], Tensor]
+"""Whole-batch gradients and their variables, to whether the update is not to be applied."""
+
 ThresholdValue: TypeAlias = float | Callable[[Tensor], Any]
 """A number, a `LearningRateSchedule`, or a callable of the step."""

@@ -16,6 +16,8 @@ Each offers the same functions:
 - `row_totals(gradient)`: for each stored row of a sparse gradient, the sum of all stored rows
   of that index, and the indices.
 - `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
+- `run_unless(condition, body, otherwise, arguments, variables)`: runs `body(*arguments)` or,
+  where the condition, a scalar, is true, `otherwise()`; both may change `variables` only.
 - `no_gradients()`: a context in which operations are not recorded for differentiation.
 - `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a
   gradient accumulation and then takes back what it did to its own variables.

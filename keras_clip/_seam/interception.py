@@ -1,34 +1,51 @@
 """Stepping in between the gradients and the update of whatever is wrapped."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from keras_clip._seam import backend
-from keras_clip._seam.multi_optimizer import MultiInterception, is_multi_optimizer
+from keras_clip._seam.multi_optimizer import is_multi_optimizer
+from keras_clip._seam.precomputed import PrecomputedInterception
 from keras_clip._seam.single_optimizer import SingleInterception
-from keras_clip.types import ClipFunction, Gradient, Optimizer, Variable
+from keras_clip.types import ClipFunction, Gradient, Optimizer, SkipFunction, Variable
 
 
 class Interception(Protocol):
-    """An optimizer whose gradients pass through a clip function on their way."""
+    """An optimizer whose gradients pass through a clip function on their way.
+
+    `RUNS_ON_MICRO_BATCHES` says whether the clip runs on those that do not update, too.
+    """
+
+    RUNS_ON_MICRO_BATCHES: bool
 
     def apply(self, gradients: list[Gradient], variables: list[Variable] | None) -> None:
         """Run the optimizer's own `apply`, clipping in the midst of it."""
 
 
-def intercept(optimizer: Optimizer, clip: ClipFunction) -> Interception:
-    """Have `clip` called on the gradients that `optimizer`, which is built, is about to use."""
+def intercept(
+    optimizer: Optimizer, clip: ClipFunction, skip: SkipFunction | None = None
+) -> Interception:
+    """Have `clip` called on the gradients that `optimizer`, which is built, is about to use.
+
+    Where `skip`, called on the same gradients, says so, they are not used at all.
+    """
     clip = _without_gradients(clip)
-    if is_multi_optimizer(optimizer):
-        return MultiInterception(optimizer, clip)
+    if skip is not None or is_multi_optimizer(optimizer):
+        return PrecomputedInterception(
+            optimizer, clip, None if skip is None else _without_gradients(skip)
+        )
     return SingleInterception(optimizer, clip)
 
 
-def _without_gradients(clip: ClipFunction) -> ClipFunction:
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _without_gradients(function: Function) -> Function:
     """Have no backend record what a clipper computes, as Keras has none record an update."""
 
-    def run(gradients: list[Gradient], variables: list[Variable]) -> list[Gradient]:
+    def run(gradients: list[Gradient], variables: list[Variable]) -> Any:
         with backend.no_gradients():
             # Users of `apply` may pass NumPy arrays; Keras takes them, too.
-            return clip([backend.as_gradient(gradient) for gradient in gradients], variables)
+            return function([backend.as_gradient(gradient) for gradient in gradients], variables)
 
-    return run
+    return run  # type: ignore[return-value]

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import keras
 from jax.experimental.sparse import BCOO
 from keras import ops
 
@@ -142,3 +143,31 @@ def all_reduce(
     """Return `gradients`: under `jit` an array is the logical one, over all devices."""
     del original, variables
     return list(gradients)
+
+
+def run_unless(
+    condition: Tensor,
+    body: Callable[..., None],
+    otherwise: Callable[[], None],
+    arguments: tuple[Any, ...],
+    variables: Sequence[Variable],
+) -> None:
+    """Run `body(*arguments)` or, where `condition` is true, `otherwise()`."""
+    if not isinstance(condition, jax.core.Tracer):
+        # Outside `jit` every call of `cond` would compile both branches again.
+        otherwise() if bool(condition) else body(*arguments)
+        return
+
+    def stateless(function: Callable[[], None]) -> Callable[[list[Tensor]], list[Tensor]]:
+        def run(values: list[Tensor]) -> list[Tensor]:
+            mapping = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                function()
+            return [scope.get_current_value(variable) for variable in variables]
+
+        return run
+
+    values = [variable.value for variable in variables]
+    branches = stateless(otherwise), stateless(lambda: body(*arguments))
+    for variable, value in zip(variables, jax.lax.cond(condition, *branches, values), strict=True):
+        variable.assign(value)

@@ -48,6 +48,10 @@ PRIVATE_MULTI_OPTIMIZER_NAMES: dict[str, str] = {
     "_var_key": "the key of a variable in that mapping",
 }
 
+PRIVATE_ACCUMULATION_NAMES: dict[str, str] = {
+    "_backend_reset_gradient_accumulators": "a skipped update drops what was accumulated",
+}
+
 # Where keras_clip notes on an optimizer who wraps it.
 _OWNER = "_keras_clip_owner"
 
@@ -63,6 +67,11 @@ def check_names(optimizer: Optimizer) -> None:
 def check_multi_optimizer_names(optimizer: Optimizer) -> None:
     """Raise if a built MultiOptimizer lacks a name that its clip needs."""
     _require(PRIVATE_MULTI_OPTIMIZER_NAMES, optimizer)
+
+
+def check_accumulation_names(optimizer: Optimizer) -> None:
+    """Raise if an optimizer lacks a name that skipping an accumulated update needs."""
+    _require(PRIVATE_ACCUMULATION_NAMES, optimizer)
 
 
 def _require(names: Iterable[str], optimizer: Optimizer) -> None:
@@ -124,6 +133,23 @@ def already_reduced(gradients_and_variables: Any) -> Any:
 def trainable_variables(optimizer: Optimizer) -> list[Variable]:
     """Return the variables a built optimizer updates."""
     return list(optimizer._trainable_variables)
+
+
+def all_variables(optimizer: Optimizer) -> list[Variable]:
+    """Return what an `apply` of a built optimizer may change, each variable once."""
+    variables = [*optimizer._trainable_variables, *optimizer.variables]
+    return list({id(variable): variable for variable in variables}.values())
+
+
+def never_came(optimizer: Optimizer) -> str:
+    """What to say of an optimizer whose `apply` never comes to Keras's update."""
+    return (
+        f"{type(optimizer).__name__} updated its variables without the "
+        "`_backend_update_step` of keras.optimizers.Optimizer, so nothing was clipped. "
+        "keras_clip wraps optimizers that implement `update_step` and leave `apply` to "
+        "Keras; for this one, clip the gradients that you pass to it with "
+        "keras_clip.clip_by_global_norm."
+    )
 
 
 def track(wrapper: Optimizer, variable: Variable) -> None:

@@ -12,6 +12,8 @@ class SingleInterception:
         clip: called with whole-batch gradients and their variables.
     """
 
+    RUNS_ON_MICRO_BATCHES = backend.UPDATES_ON_MICRO_STEPS
+
     def __init__(self, optimizer: Optimizer, clip: ClipFunction) -> None:
         self._optimizer = optimizer
         self._clip = clip
@@ -45,13 +47,7 @@ class SingleInterception:
         before = self._visits()
         self._optimizer.apply(gradients, variables)
         if self._visits() == before and not self._only_overwrites(variables):
-            raise RuntimeError(
-                f"{type(self._optimizer).__name__} updated its variables without the "
-                "`_backend_update_step` of keras.optimizers.Optimizer, so nothing was clipped. "
-                "keras_clip wraps optimizers that implement `update_step` and leave `apply` to "
-                "Keras; for this one, clip the gradients that you pass to it with "
-                "keras_clip.clip_by_global_norm."
-            )
+            raise RuntimeError(keras_private.never_came(self._optimizer))
 
     def _visits(self) -> int:
         # On a micro-batch in eager mode Keras arrives, but does not update.

@@ -204,3 +204,40 @@ def all_reduce(
     native = [getattr(variable, "value", variable) for variable in variables]
     reduced = original(list(zip(gradients, native, strict=True)))
     return [gradient for gradient, _ in reduced]
+
+
+def run_unless(
+    condition: Tensor,
+    body: Callable[..., None],
+    otherwise: Callable[[], None],
+    arguments: tuple[Any, ...],
+    variables: Sequence[Variable],
+) -> None:
+    """Run `body(*arguments)` or, where `condition` is true, `otherwise()`."""
+    del variables
+    if tf.__internal__.distribute.strategy_supports_no_merge_call():
+        _cond(condition, lambda: body(*arguments), otherwise)
+        return
+
+    # In a replica's context a branch of `cond` may not come to a `merge_call`, which updates
+    # under MirroredStrategy are. The way of Keras's LossScaleOptimizer: decide across replicas,
+    # with the first one's condition, as all come from the same reduced gradients.
+    def decide(strategy: Any, conditions: Any, *per_replica: Any) -> None:
+        _cond(
+            strategy.experimental_local_results(conditions)[0],
+            lambda: strategy.extended.call_for_each_replica(body, args=per_replica),
+            lambda: strategy.extended.call_for_each_replica(otherwise),
+        )
+
+    tf.distribute.get_replica_context().merge_call(decide, args=(condition, *arguments))
+
+
+def _cond(condition: Tensor, body: Callable[[], Any], otherwise: Callable[[], Any]) -> None:
+    def returning_nothing(function: Callable[[], Any]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            function()
+            return tf.constant(0)
+
+        return run
+
+    tf.cond(condition, returning_nothing(otherwise), returning_nothing(body))

@@ -172,3 +172,33 @@ def all_reduce(
     """Return `gradients`: DistributedDataParallel has averaged them in the backward pass."""
     del original, variables
     return list(gradients)
+
+
+def run_unless(
+    condition: Tensor,
+    body: Callable[..., None],
+    otherwise: Callable[[], None],
+    arguments: tuple[Any, ...],
+    variables: Sequence[Variable],
+) -> None:
+    """Run `body(*arguments)` or, where `condition` is true, `otherwise()`."""
+    if _decide_on_host(condition):
+        otherwise() if bool(condition) else body(*arguments)
+        return
+    # Both are run and one is kept: to read the condition would stop the queue of the device.
+    with torch.no_grad():
+        before = [variable.value.detach().clone() for variable in variables]
+        body(*arguments)
+        changed = [variable.value.detach().clone() for variable in variables]
+        _copy_all(before, variables)
+        otherwise()
+        kept = [
+            torch.where(condition.to(new.device), variable.value, new)
+            for variable, new in zip(variables, changed, strict=True)
+        ]
+        _copy_all(kept, variables)
+
+
+def _copy_all(values: Sequence[Tensor], variables: Sequence[Variable]) -> None:
+    for value, variable in zip(values, variables, strict=True):
+        variable.value.copy_(value)

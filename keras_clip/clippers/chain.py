@@ -61,7 +61,12 @@ class Chain(Clipper):
             update = update.with_gradients(member.clip(update))
         return update.gradients
 
-    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor] | None:
+    @property
+    def has_running_threshold(self) -> bool:
+        """Whether the first member has one."""
+        return self._members[0].has_running_threshold
+
+    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return the first member's, which alone sees the gradients of the update."""
         return self._members[0].running_threshold(update)
 

@@ -55,14 +55,18 @@ class Clipper(abc.ABC):
             variables: the trainable variables, in the order the optimizer was built with.
         """
 
-    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor] | None:
+    @property
+    def has_running_threshold(self) -> bool:
+        """Whether there is a `running_threshold` for `skip_above` to be a multiple of."""
+        return type(self).running_threshold is not Clipper.running_threshold
+
+    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norm that is limited, and the limit as it stands before this update.
 
-        Two scalar tensors, of which `skip_above` takes the ratio; None if the clipper limits
-        no single norm. Infinity as a limit says that there is none yet.
+        Two scalar tensors. A clipper that limits no single norm does not implement it.
+        Infinity as a limit says that there is none yet.
         """
-        del update
-        return None
+        raise NotImplementedError(f"{type(self).__name__} limits no single norm.")
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments, as JSON can hold them."""

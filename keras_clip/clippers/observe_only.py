@@ -68,7 +68,12 @@ class ObserveOnly(Clipper):
         self.clipped_norm.assign(norm_of_tensors(clipped))
         return update.gradients
 
-    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor] | None:
+    @property
+    def has_running_threshold(self) -> bool:
+        """Whether the clipper has one."""
+        return self.clipper.has_running_threshold
+
+    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return that of the clipper."""
         return self.clipper.running_threshold(update)
 

@@ -28,11 +28,27 @@ FOUND = [
 ]
 CLIPPERS = [*FOUND, RunningMean]
 
+# Clippers that are made of others have no default.
+ARGUMENTS = {
+    keras_clip.Chain: lambda: (
+        [keras_clip.ClipByValue(2.0), keras_clip.ClipByGlobalNorm(), RunningMean()],
+    ),
+    keras_clip.ClipperMap: lambda: (
+        keras_clip.ClipByGlobalNorm(),
+        {".*bias": RunningMean(), ".*(kernel|scale)": "clip_by_value"},
+    ),
+    keras_clip.ObserveOnly: lambda: (RunningMean(),),
+}
+
 every_clipper = pytest.mark.parametrize("clipper_class", CLIPPERS, ids=lambda c: c.__name__)
 
 
+def make(clipper_class):
+    return clipper_class(*ARGUMENTS.get(clipper_class, tuple)())
+
+
 def wrapped(clipper_class, inner="sgd"):
-    return ClippedOptimizer(inner, clipper=clipper_class())
+    return ClippedOptimizer(inner, clipper=make(clipper_class))
 
 
 def test_every_public_clipper_is_found():
@@ -58,7 +74,7 @@ class Recording(keras_clip.Clipper):
 
 @every_clipper
 def test_keeps_dtype_shape_and_never_enlarges(clipper_class):
-    recording = Recording(clipper_class())
+    recording = Recording(make(clipper_class))
     optimizer = ClippedOptimizer("sgd", clipper=recording)
     apply_all(optimizer, make_variables(), gradient_stream(6))
     assert len(recording.pairs) == 6
@@ -117,11 +133,11 @@ def test_state_moves_with_updates_only(clipper_class):
 
 @every_clipper
 def test_state_moves_with_updates_only_in_fit(clipper_class):
-    def make(steps):
+    def model_with(steps):
         inner = keras.optimizers.SGD(0.05, gradient_accumulation_steps=steps)
         return make_model(wrapped(clipper_class, inner))
 
-    micro, whole = make(2), make(None)
+    micro, whole = model_with(2), model_with(None)
     fit(micro, batch_size=4)
     fit(whole, batch_size=8)
     assert_close(micro.get_weights(), whole.get_weights(), rtol=5e-6)
@@ -131,7 +147,7 @@ def test_state_moves_with_updates_only_in_fit(clipper_class):
 
 @every_clipper
 def test_config_round_trip(clipper_class):
-    config = keras.saving.serialize_keras_object(clipper_class())
+    config = keras.saving.serialize_keras_object(make(clipper_class))
     again = keras.saving.deserialize_keras_object(config)
     assert type(again) is clipper_class
     assert keras.saving.serialize_keras_object(again) == config
@@ -162,7 +178,7 @@ def test_variables_in_another_order(clipper_class):
 
 @every_clipper
 def test_serves_one_optimizer(clipper_class):
-    clipper = clipper_class()
+    clipper = make(clipper_class)
     ClippedOptimizer("sgd", clipper=clipper, name="first")
     with pytest.raises(ValueError, match="belongs to the optimizer 'first' already"):
         ClippedOptimizer("sgd", clipper=clipper)

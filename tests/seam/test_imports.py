@@ -33,7 +33,7 @@ ALLOWED = {
         "clippers",
     },
     "wrapping": {"types", "_seam"},
-    "optimizer": {"types", "_seam", "arithmetic", "clippers", "wrapping"},
+    "optimizer": {"types", "thresholds", "_seam", "clippers", "wrapping"},
     "demo": {"demo", "optimizer", "types", ""},
     "": {"arithmetic", "clippers", "optimizer", "thresholds"},
 }
