@@ -22,7 +22,8 @@ class ClipperMap(Clipper):
 
     A variable belongs to the group whose pattern is its path, else to the one whose pattern,
     a regular expression, matches its whole path (`re.fullmatch`), else to the default group.
-    `variable.path` is `"encoder/dense/kernel"`, say: `"encoder/.*"` is all of the encoder.
+    `variable.path` is `"encoder/dense/kernel"`, say, and `"encoder/.*"` all of the encoder; the
+    paths in a `keras.Sequential` begin with the model's name: `".*dense/kernel"`.
 
     Args:
         default_clipper: clipper of all variables that no pattern matches: an instance, a
