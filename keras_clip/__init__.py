@@ -10,16 +10,19 @@ __version__ = "0.1.0"
 if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
     from keras_clip import clippers
     from keras_clip.arithmetic import clip_by_global_norm, global_norm
-    from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
+    from keras_clip.clippers import AdaGC, AutoClip, ClipByGlobalNorm, Clipper, Update, ZClip
     from keras_clip.optimizer import ClippedOptimizer
     from keras_clip.thresholds import Threshold
 
 __all__ = [
+    "AdaGC",
+    "AutoClip",
     "ClipByGlobalNorm",
     "ClippedOptimizer",
     "Clipper",
     "Threshold",
     "Update",
+    "ZClip",
     "clip_by_global_norm",
     "clippers",
     "global_norm",

@@ -20,11 +20,14 @@ MODULES = sorted(
 
 def test_public_names():
     assert sorted(keras_clip.__all__) == [
+        "AdaGC",
+        "AutoClip",
         "ClipByGlobalNorm",
         "ClippedOptimizer",
         "Clipper",
         "Threshold",
         "Update",
+        "ZClip",
         "clip_by_global_norm",
         "clippers",
         "global_norm",
