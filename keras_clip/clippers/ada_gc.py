@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_clip.arithmetic import scale_each_to_norm
@@ -93,7 +94,8 @@ class AdaGC(Clipper):
         """Scale each gradient to its limit, and move the gammas of those that have one."""
         if not update.gradients:
             return []
-        places = [self._places[id(variable)] for variable in update.variables]
+        # An array, for Keras walks through a list as a structure, at each step on torch.
+        places = np.array([self._places[id(v)] for v in update.variables], dtype="int32")
         gamma = ops.take(self.gamma.value, places, axis=0)
         norms = ops.cast(update.norms, self.dtype)
         is_warming_up = self.count.value < self.start_clip_steps
@@ -124,9 +126,8 @@ class AdaGC(Clipper):
         moved = self.beta * known + (1.0 - self.beta) * entering
         return targets, ops.where(entering > 0, moved, gamma)
 
-    def _keep(self, places: list[int], gamma: Tensor) -> None:
-        indices = [[place] for place in places]
-        self.gamma.assign(ops.scatter_update(self.gamma.value, indices, gamma))
+    def _keep(self, places: Any, gamma: Tensor) -> None:
+        self.gamma.assign(ops.scatter_update(self.gamma.value, places[:, None], gamma))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, thresholds as they stand now."""

@@ -65,9 +65,10 @@ class ZClip(Clipper):
 
     Reference:
         Kumar et al. 2025, "ZClip: Adaptive spike mitigation for LLM pre-training", arXiv
-        2504.02507, and the authors' code, package zclip 1.0.0, whose arguments these are. Deviations: no 1e-6 is added to the norm, so that updates at or
-        below the threshold pass bit for bit; an infinite or NaN norm changes neither `mean`
-        nor `std`, which NaN ends there; the state is the standard deviation, not its square;
+        2504.02507, and the authors' code, package zclip 1.0.0, whose arguments these are.
+        Deviations: no 1e-6 is added to the norm, so that updates at or below the threshold
+        pass bit for bit; an infinite or NaN norm changes neither `mean` nor `std`, which NaN
+        ends there; the state is the standard deviation, not its square, which overflows;
         `warmup_steps=0`, there the same as 1, is refused.
 
     Example:

@@ -1,0 +1,1 @@
+"""Each clipper against its definition, reference vectors and NumPy."""
