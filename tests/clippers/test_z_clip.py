@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keras_clip import ClippedOptimizer, Update, ZClip
 from tests.reference import z_clip as reference
 from tests.reference.global_norm import clip_by_global_norm, global_norm
-from tests.support.clipped_stream import ClippedStream
+from tests.support.clipped_stream import ClippedStream, shared_stream
 from tests.support.gradient_stream import (
     as_tensors,
     assert_close,
@@ -61,24 +61,14 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def compiled_streams():
-    """Steps that generated streams go through."""
-    return {
-        name: ClippedStream(ZClip(warmup_steps=4, **options), SHAPES)
-        for name, options in OPTIONS.items()
-    }
-
-
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     st.sampled_from(list(OPTIONS)),
     st.sampled_from([0.0, 1.0, 2.5]),
     st.lists(st.tuples(norms, norms, norms), min_size=3, max_size=16),
 )
-def test_any_stream_equals_numpy(compiled_streams, name, z_thresh, generated):
-    stream = compiled_streams[name]
-    stream.reset()
+def test_any_stream_equals_numpy(name, z_thresh, generated):
+    stream = shared_stream(ZClip, SHAPES, warmup_steps=4, **OPTIONS[name])
     stream.clipper.z_thresh = z_thresh
     oracle = reference.ZClip(warmup_steps=4, z_thresh=max(z_thresh, 1e-9), **OPTIONS[name])
     largest = 0.0
@@ -100,7 +90,7 @@ def test_any_stream_equals_numpy(compiled_streams, name, z_thresh, generated):
 @pytest.mark.parametrize("magnitude", [1e-30, 1.0, 1e30])
 def test_moments_of_any_magnitude(magnitude):
     """Squares of these norms leave the range of float32."""
-    stream = ClippedStream(ZClip(warmup_steps=3, max_grad_norm=None, alpha=0.5), SHAPES)
+    stream = shared_stream(ZClip, SHAPES, warmup_steps=3, max_grad_norm=None, alpha=0.5)
     for norm in (1.0, 2.0, 3.0, 2.5):
         stream.clip(gradients_of_norms([norm * magnitude, 0.0, 0.0]))
     mean, std, _ = numbers(stream.clipper)
@@ -111,7 +101,7 @@ def test_moments_of_any_magnitude(magnitude):
 
 @pytest.mark.parametrize("norm", [1e-3, 0.7, 1e6 / 3, 1e19])
 def test_a_constant_norm_is_never_a_spike(norm):
-    stream = ClippedStream(ZClip(warmup_steps=3, max_grad_norm=None), SHAPES)
+    stream = shared_stream(ZClip, SHAPES, warmup_steps=3, max_grad_norm=None)
     gradients = gradients_of_norms([norm, norm / 3, norm])
     for _ in range(12):
         assert_identical(stream.clip(gradients), gradients)
@@ -148,7 +138,7 @@ def test_running_threshold(maximum, first):
 @pytest.mark.parametrize("taken", [1, 4])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_bad_norm_changes_no_state(bad, taken):
-    stream = ClippedStream(ZClip(warmup_steps=3), SHAPES)
+    stream = shared_stream(ZClip, SHAPES, warmup_steps=3)
     for norm in range(taken):
         stream.clip(gradients_of_norms([1.0 + norm, 1.0, 1.0]))
     before = values(stream.clipper.variables)

@@ -1,6 +1,7 @@
 """A clipper driven step by step, with what it makes of each step's gradients."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import keras
@@ -38,3 +39,17 @@ class ClippedStream:
             variable.assign(np.zeros(variable.shape, variable.dtype))
         self._apply(gradients)
         return [0 - value for value in values(self.variables)]
+
+
+def shared_stream(
+    clipper_class: Any, shapes: Sequence[tuple[int, ...]], **arguments: Any
+) -> ClippedStream:
+    """A stream as if new; those of equal arguments share one compiled step."""
+    stream = _made_once(clipper_class, tuple(shapes), tuple(arguments.items()))
+    stream.reset()
+    return stream
+
+
+@cache
+def _made_once(clipper_class: Any, shapes: Any, arguments: Any) -> ClippedStream:
+    return ClippedStream(clipper_class(**dict(arguments)), shapes)
