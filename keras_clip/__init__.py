@@ -11,6 +11,8 @@ if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
     from keras_clip import clippers
     from keras_clip.arithmetic import clip_by_global_norm, global_norm
     from keras_clip.clippers import (
+        AdaGC,
+        AutoClip,
         Chain,
         ClipByBlockRMS,
         ClipByGlobalNorm,
@@ -20,11 +22,14 @@ if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
         ClipperMap,
         ObserveOnly,
         Update,
+        ZClip,
     )
     from keras_clip.optimizer import ClippedOptimizer
     from keras_clip.thresholds import Threshold
 
 __all__ = [
+    "AdaGC",
+    "AutoClip",
     "Chain",
     "ClipByBlockRMS",
     "ClipByGlobalNorm",
@@ -36,6 +41,7 @@ __all__ = [
     "ObserveOnly",
     "Threshold",
     "Update",
+    "ZClip",
     "clip_by_global_norm",
     "clippers",
     "global_norm",

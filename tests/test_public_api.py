@@ -20,6 +20,8 @@ MODULES = sorted(
 
 def test_public_names():
     assert sorted(keras_clip.__all__) == [
+        "AdaGC",
+        "AutoClip",
         "Chain",
         "ClipByBlockRMS",
         "ClipByGlobalNorm",
@@ -31,6 +33,7 @@ def test_public_names():
         "ObserveOnly",
         "Threshold",
         "Update",
+        "ZClip",
         "clip_by_global_norm",
         "clippers",
         "global_norm",

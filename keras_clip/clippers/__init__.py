@@ -1,5 +1,7 @@
 """How to clip: one class a file."""
 
+from keras_clip.clippers.ada_gc import AdaGC
+from keras_clip.clippers.auto_clip import AutoClip
 from keras_clip.clippers.chain import Chain
 from keras_clip.clippers.clip_by_block_rms import ClipByBlockRMS
 from keras_clip.clippers.clip_by_global_norm import ClipByGlobalNorm
@@ -10,8 +12,11 @@ from keras_clip.clippers.clipper_map import ClipperMap
 from keras_clip.clippers.observe_only import ObserveOnly
 from keras_clip.clippers.registry import deserialize, get, serialize
 from keras_clip.clippers.update import Update
+from keras_clip.clippers.z_clip import ZClip
 
 __all__ = [
+    "AdaGC",
+    "AutoClip",
     "Chain",
     "ClipByBlockRMS",
     "ClipByGlobalNorm",
@@ -21,6 +26,7 @@ __all__ = [
     "ClipperMap",
     "ObserveOnly",
     "Update",
+    "ZClip",
     "deserialize",
     "get",
     "serialize",

@@ -1,0 +1,139 @@
+"""Clipping of each variable's gradient by a moving average of its own norms."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_clip.arithmetic import scale_each_to_norm
+from keras_clip.clippers.clipper import Clipper
+from keras_clip.clippers.hyperparameters import check_count, check_finite
+from keras_clip.clippers.update import Update
+from keras_clip.thresholds import Threshold, check_number
+from keras_clip.types import Gradient, Tensor, ThresholdValue, Variable
+
+
+@keras.saving.register_keras_serializable(package="keras_clip")
+class AdaGC(Clipper):
+    """Clip each gradient by itself, near a moving average of its own clipped norms.
+
+    `clipped_i = g_i * limit_i / (norm_i + eps)` if `norm_i > limit_i`, else `g_i`, where
+    `limit_i = clip_ratio * gamma_i`; then
+    `gamma_i' = beta * gamma_i + (1 - beta) * min(norm_i, limit_i)`.
+
+    Warm-up: in the first `start_clip_steps` updates all gradients are scaled by
+    `min(1, max_norm / (global_norm + eps))`, and `gamma_i` is the smallest norm that comes
+    out. A variable that has had no gradient but zeros by then starts with
+    `gamma_i = norm_i` at its first one that is not zero.
+
+    Experimental: the paper is young and the rule has sharp edges. `gamma_i` grows by a factor
+    of at most `1 + (1 - beta) * (clip_ratio - 1)` per update, 1.0004 with the defaults, so
+    that with ordinary noise most updates are clipped, and it starts from the smallest norm of
+    the warm-up. Gradients whose norm is not far above `eps` are shrunk by it. The direction
+    of the joint gradient changes.
+
+    Args:
+        clip_ratio: at least 0, how far above `gamma_i` a norm may be, as a factor: a number,
+            a `LearningRateSchedule` or a callable of the step. Defaults to 1.04. A number can
+            be reassigned at any time.
+        beta: float from 0 to 1, the share of the old in `gamma_i` at each update. Defaults to
+            0.99.
+        eps: float, at least 0, in units of the gradients' norm, added to norms that gradients
+            are divided by. Defaults to 1e-6.
+        start_clip_steps: int, number of updates of the warm-up, at least 0. Defaults to 100.
+        max_norm: at least 0, in units of the gradients' norm, the limit of the global norm
+            in the warm-up: as `clip_ratio`. Defaults to 1.0.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: a number is NaN or out of its bounds.
+
+    Reference:
+        Wang et al. 2025, "AdaGC: Improving training stability for large language model
+        pretraining", arXiv 2502.11034, and the authors' patch of Megatron, whose arguments
+        these are. Deviations: a gradient that is zero, or is clipped to zero, does not enter
+        `gamma_i`, where there a single one in the warm-up makes it zero for ever and with it
+        every later gradient of the variable; an infinite or NaN gradient anywhere leaves all
+        `gamma_i` as they are; a variable without a gradient in a step keeps its `gamma_i`.
+        The authors' GlobalAdaGC, one gamma for the global norm, is not offered.
+
+    Example:
+        >>> import keras, keras_clip
+        >>> clipper = keras_clip.AdaGC(start_clip_steps=500)
+        >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=clipper)
+    """
+
+    clip_ratio = Threshold()
+    max_norm = Threshold()
+
+    def __init__(
+        self,
+        clip_ratio: ThresholdValue = 1.04,
+        beta: float = 0.99,
+        eps: float = 1e-6,
+        start_clip_steps: int = 100,
+        max_norm: ThresholdValue = 1.0,
+    ) -> None:
+        self.clip_ratio = clip_ratio
+        self.beta = check_number("beta", beta, maximum=1.0)
+        self.eps = check_finite("eps", eps)
+        self.start_clip_steps = check_count("start_clip_steps", start_clip_steps, minimum=0)
+        self.max_norm = max_norm
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Create a gamma for each variable, infinite until it is known, and the counter."""
+        self._places = {id(variable): place for place, variable in enumerate(variables)}
+        infinite = keras.initializers.Constant(math.inf)
+        self.gamma = self.add_variable((len(variables),), initializer=infinite, name="gamma")
+        self.count = self.add_variable((), dtype="int32", name="count")
+
+    def clip(self, update: Update) -> list[Gradient]:
+        """Scale each gradient to its limit, and move the gammas of those that have one."""
+        if not update.gradients:
+            return []
+        # An array, for Keras walks through a list as a structure, at each step on torch.
+        places = np.array([self._places[id(v)] for v in update.variables], dtype="int32")
+        gamma = ops.take(self.gamma.value, places, axis=0)
+        norms = ops.cast(update.norms, self.dtype)
+        is_warming_up = self.count.value < self.start_clip_steps
+        first, first_gamma = self._in_warm_up(norms, gamma, update)
+        later, later_gamma = self._after_warm_up(norms, gamma, update)
+        self._keep(places, ops.where(is_warming_up, first_gamma, later_gamma))
+        self.count.assign(ops.where(is_warming_up, self.count.value + 1, self.count.value))
+        return scale_each_to_norm(
+            update.gradients, update.norms, ops.where(is_warming_up, first, later)
+        )
+
+    def _in_warm_up(self, norms: Tensor, gamma: Tensor, update: Update) -> tuple[Tensor, Tensor]:
+        """Return the norms to scale to, and the gammas that follow."""
+        max_norm = ops.cast(update.evaluate(self.max_norm), self.dtype)
+        divisor = ops.cast(update.global_norm, self.dtype) + self.eps
+        # The quotient first: max_norm / divisor alone may underflow.
+        targets = ops.where(divisor > max_norm, norms / divisor * max_norm, norms)
+        is_smallest = ops.logical_and(targets > 0, targets < gamma)
+        return targets, ops.where(is_smallest, targets, gamma)
+
+    def _after_warm_up(self, norms: Tensor, gamma: Tensor, update: Update) -> tuple[Tensor, Tensor]:
+        clip_ratio = ops.cast(update.evaluate(self.clip_ratio), self.dtype)
+        known = ops.where(ops.isinf(gamma), norms, gamma)
+        limits = clip_ratio * known
+        is_above = norms > limits
+        targets = ops.where(is_above, norms / (norms + self.eps) * limits, norms)
+        entering = ops.where(is_above, limits, norms)
+        moved = self.beta * known + (1.0 - self.beta) * entering
+        return targets, ops.where(entering > 0, moved, gamma)
+
+    def _keep(self, places: Any, gamma: Tensor) -> None:
+        self.gamma.assign(ops.scatter_update(self.gamma.value, places[:, None], gamma))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, thresholds as they stand now."""
+        return {
+            **super().get_config(),
+            "beta": self.beta,
+            "eps": self.eps,
+            "start_clip_steps": self.start_clip_steps,
+        }

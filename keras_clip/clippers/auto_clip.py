@@ -1,0 +1,103 @@
+"""Clipping by a percentile of the norms seen so far."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_clip.arithmetic import scale_to_norm
+from keras_clip.clippers import sorted_window
+from keras_clip.clippers.clipper import Clipper
+from keras_clip.clippers.hyperparameters import check_count
+from keras_clip.clippers.update import Update
+from keras_clip.thresholds import Threshold
+from keras_clip.types import Gradient, Tensor, ThresholdValue, Variable
+
+
+@keras.saving.register_keras_serializable(package="keras_clip")
+class AutoClip(Clipper):
+    """Clip by the global norm, at a percentile of the norms of the latest updates.
+
+    `clipped_i = g_i * min(1, threshold / global_norm(g))`, where
+    `threshold = percentile(the last history_size norms before clipping, this one included)`
+
+    There is no warm-up: the first update passes as it is, for its norm is the whole history.
+    With a low percentile most updates are clipped, about 90 % of them at 10, so that steps
+    have nearly one length. A history may hold zeros: a threshold of 0 makes gradients zero
+    until enough larger norms have been seen, which `percentile=0` sees only once the zero has
+    left the history. The latest threshold is in the variable `threshold`.
+
+    Args:
+        percentile: from 0 to 100, the percentage of the norms that lies below the threshold,
+            interpolated linearly between two norms: a number, a `LearningRateSchedule` or a
+            callable of the step. Defaults to 10.0. 100 never clips, 0 clips to the smallest
+            norm in the history. A function's values beyond 0 or 100 count as these. A number
+            can be reassigned at any time.
+        history_size: int, number of norms remembered, at least 1. Defaults to 10000. Takes
+            two floats of memory each.
+
+    Raises:
+        TypeError: `percentile` is no number, schedule or callable, or `history_size` no int.
+        ValueError: `percentile` is not from 0 to 100, or `history_size` below 1.
+
+    Reference:
+        Seetharaman, Wichern, Pardo, Le Roux 2020, "AutoClip: Adaptive gradient clipping for
+        source separation networks", arXiv 2007.14469, and its code for torch. There the
+        history has no end, and the scale is `threshold / (norm + 1e-6)`; here an update at
+        its threshold passes bit for bit. There an infinite or NaN norm enters the history;
+        here it does not. The authors' TensorFlow code differs from their paper (nearest rank,
+        and each gradient clipped by itself) and is not what this class does.
+
+    Example:
+        >>> import keras, keras_clip
+        >>> clipper = keras_clip.AutoClip(percentile=50, history_size=1000)
+        >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=clipper)
+    """
+
+    percentile = Threshold(maximum=100.0)
+
+    def __init__(self, percentile: ThresholdValue = 10.0, history_size: int = 10_000) -> None:
+        self.percentile = percentile
+        self.history_size = check_count("history_size", history_size, minimum=1)
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Create the history, in order of arrival and sorted, empty places being infinite."""
+        del variables
+        infinite = keras.initializers.Constant(math.inf)
+        shape = (self.history_size,)
+        self.norms = self.add_variable(shape, initializer=infinite, name="norms")
+        self.sorted_norms = self.add_variable(shape, initializer=infinite, name="sorted_norms")
+        self.count = self.add_variable((), dtype="int32", name="count")
+        self.threshold = self.add_variable((), initializer=infinite, name="threshold")
+
+    def clip(self, update: Update) -> list[Gradient]:
+        """Add the norm to the history and scale to the percentile of it."""
+        self._remember(ops.cast(update.global_norm, self.dtype))
+        threshold = self._percentile_of_history(update)
+        self.threshold.assign(threshold)
+        return scale_to_norm(update.gradients, update.global_norm, threshold)
+
+    def _remember(self, norm: Tensor) -> None:
+        norms = self.norms.value
+        place = self.count.value % self.history_size
+        oldest = ops.take(norms, place)
+        is_place = ops.arange(self.history_size, dtype="int32") == place
+        self.norms.assign(ops.where(is_place, norm, norms))
+        self.sorted_norms.assign(sorted_window.replace(self.sorted_norms.value, oldest, norm))
+        self.count.assign(self.count.value + 1)
+
+    def _percentile_of_history(self, update: Update) -> Tensor:
+        percent = ops.cast(update.evaluate(self.percentile), self.dtype)
+        seen = self.count.value
+        held = ops.where(seen < self.history_size, seen, self.history_size)
+        return sorted_window.percentile(self.sorted_norms.value, held, percent)
+
+    def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
+        """Return the norm, and the percentile of the norms before it, +inf if there are none."""
+        return update.global_norm, self._percentile_of_history(update)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return `percentile` as it stands now, and `history_size`."""
+        return {**super().get_config(), "history_size": self.history_size}

@@ -1,0 +1,36 @@
+"""A window of numbers kept sorted, so that a percentile of it needs no sort.
+
+Vectors in ascending order, +inf where the window is not full yet. The arithmetic is a few
+passes over the vector: a sort at each step would cost more than some models' whole step.
+"""
+
+import math
+
+from keras import ops
+
+from keras_clip.types import Tensor
+
+
+def replace(ascending: Tensor, oldest: Tensor, newest: Tensor) -> Tensor:
+    """Take `oldest`, which is in `ascending`, out and put `newest` in."""
+    end = ops.full_like(ascending[:1], math.inf)
+    following = ops.concatenate([ascending[1:], end])
+    without = ops.where(ascending < oldest, ascending, following)
+    preceding = ops.concatenate([-end, without[:-1]])
+    at_or_after = ops.where(preceding <= newest, newest, preceding)
+    return ops.where(without <= newest, without, at_or_after)
+
+
+def percentile(ascending: Tensor, count: Tensor, percent: Tensor) -> Tensor:
+    """Percentile of the first `count` entries, interpolated linearly; +inf if there are none."""
+    last = ops.cast(count - 1, ascending.dtype)
+    # In this order: 0 and 100 percent are the first and the last entry exactly.
+    position = percent / 100.0 * last
+    position = ops.where(position < last, position, last)
+    position = ops.where(position > 0, position, ops.zeros_like(position))
+    below = ops.cast(position, "int32")
+    fraction = position - ops.cast(below, ascending.dtype)
+    # Beyond the last entry there is +inf, or the end of the vector.
+    above = ops.where(below < count - 1, below + 1, below)
+    lower, upper = ops.unstack(ops.take(ascending, ops.stack([below, above]), axis=0), 2)
+    return ops.where(fraction > 0, lower + fraction * (upper - lower), lower)
