@@ -18,6 +18,7 @@ FRAMEWORKS = {"tensorflow", "jax", "torch"}
 # What each part of keras_clip may import from the others.
 ALLOWED = {
     "types": set(),
+    "paths": set(),
     "numerics": {"types"},
     "thresholds": {"types"},
     "_seam": {"types", "numerics", "_seam"},
