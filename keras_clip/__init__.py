@@ -10,11 +10,12 @@ __version__ = "0.1.0"
 if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
     from keras_clip import clippers
     from keras_clip.arithmetic import clip_by_global_norm, global_norm
-    from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
+    from keras_clip.clippers import AdaptiveGradientClipping, ClipByGlobalNorm, Clipper, Update
     from keras_clip.optimizer import ClippedOptimizer
     from keras_clip.thresholds import Threshold
 
 __all__ = [
+    "AdaptiveGradientClipping",
     "ClipByGlobalNorm",
     "ClippedOptimizer",
     "Clipper",

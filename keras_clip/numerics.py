@@ -60,6 +60,16 @@ def rescaled_norms(values: Sequence[Tensor], dtype: str) -> Tensor:
     return ops.stack([ops.cast(rescaled_norm([value]), dtype) for value in values])
 
 
+def rescaled_unit_norms(value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Norms over `axes`, which keep one entry, each rescaled by itself."""
+    if not axes:
+        return ops.abs(value)
+    largest = ops.max(ops.abs(value), axis=axes, keepdims=True)
+    usable = ops.logical_and(ops.isfinite(largest), ops.greater(largest, 0))
+    divisor = ops.where(usable, largest, ops.ones_like(largest))
+    return ops.sqrt(ops.sum(ops.square(value / divisor), axis=axes, keepdims=True)) * divisor
+
+
 def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
     """`(sum |x| ** p) ** (1 / p)` over all entries, or `max |x|` for p infinity."""
     dtype = accumulation_dtype(keras.backend.standardize_dtype(v.dtype) for v in values)
@@ -102,11 +112,16 @@ def two_factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
     Hazard: for a norm of 1e38 the ratio is subnormal, which processors round coarsely or
     flush to zero. The first factor is 1 except then.
     """
+    first, second = two_factors_or_zero(norm, max_norm)
+    # norm - norm is 0, or NaN where the norm is not finite: see `needs_no_clip`.
+    return first, second + (norm - norm)
+
+
+def two_factors_or_zero(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
+    """`two_factors`, whose product is 0 where the norm is infinite."""
     dtype = keras.backend.standardize_dtype(norm.dtype)
     smallest = _SMALLEST_SINGLE_FACTOR[dtype]
     extreme = ops.logical_and(ops.less(max_norm, norm * smallest), ops.greater(norm, 1.0))
     one = ops.ones_like(norm)
     first = ops.where(extreme, one * smallest, one)
-    # norm - norm is 0, or NaN where the norm is not finite: see `needs_no_clip`.
-    second = max_norm / (norm * first) + (norm - norm)
-    return first, second
+    return first, max_norm / (norm * first)

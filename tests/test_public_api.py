@@ -20,6 +20,7 @@ MODULES = sorted(
 
 def test_public_names():
     assert sorted(keras_clip.__all__) == [
+        "AdaptiveGradientClipping",
         "ClipByGlobalNorm",
         "ClippedOptimizer",
         "Clipper",

@@ -14,6 +14,10 @@ Each offers the same functions:
 - `map_values(gradient, function)`: the gradient with a function of its values in their place.
 - `row_totals(gradient)`: for each stored row of a sparse gradient, the sum of all stored rows
   of that index, and the indices.
+- `compiled(function, static)`: the function, compiled where that leaves decisions inside it on
+  the device; the arguments in the positions `static` are no tensors.
+- `choose(predicate, quick, general)`: the result of `quick()` where the scalar `predicate` is
+  true, else of `general()`; the latter has to be right, if slower, in both cases.
 - `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
 - `no_gradients()`: a context in which operations are not recorded for differentiation.
 - `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a

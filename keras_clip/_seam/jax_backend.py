@@ -131,6 +131,17 @@ _compiled_scale_to_norm = jax.jit(_scale_to_norm)
 _compiled_scale_each_to_norm = jax.jit(_scale_each_to_norm)
 
 
+def compiled(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
+    """Compile, as above."""
+    jitted: Callable[..., Any] = jax.jit(function, static_argnums=static)
+    return jitted
+
+
+def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], Any]) -> Any:
+    """Decide on the device, and hide the decision from fusion: see `_scale_to_norm`."""
+    return jax.lax.cond(predicate, quick, general)
+
+
 def all_reduce(
     original: Callable[..., object] | None, gradients: Gradients, variables: Sequence[Variable]
 ) -> list[Gradient]:

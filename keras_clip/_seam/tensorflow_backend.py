@@ -187,6 +187,22 @@ def _compiled_if_eager(
     return compiled if tf.executing_eagerly() else function
 
 
+def compiled(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
+    """Trace `function` where it is called outside a graph; Python values are static anyway."""
+    del static
+    traced = tf.function(function, reduce_retracing=True, autograph=False)
+
+    def run(*arguments: Any) -> Any:
+        return _compiled_if_eager(function, traced)(*arguments)
+
+    return run
+
+
+def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], Any]) -> Any:
+    """Decide on the device; to be called in a graph."""
+    return tf.cond(predicate, quick, general)
+
+
 def all_reduce(
     original: Callable[[list[tuple[Gradient, Variable]]], list[tuple[Gradient, Variable]]],
     gradients: Gradients,

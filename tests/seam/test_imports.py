@@ -23,11 +23,24 @@ ALLOWED = {
     "thresholds": {"types"},
     "_seam": {"types", "numerics", "_seam"},
     "arithmetic": {"types", "numerics", "thresholds", "_seam"},
-    "clippers": {"types", "numerics", "thresholds", "arithmetic", "clippers"},
+    "layouts": {"types", "_seam"},
+    "unitwise": {"types", "numerics", "_seam"},
+    "weight_clipping": {"types", "thresholds"},
+    "weight_groups": {"types", "numerics", "paths", "layouts", "weight_clipping"},
+    "clippers": {
+        "types",
+        "numerics",
+        "thresholds",
+        "arithmetic",
+        "clippers",
+        "paths",
+        "layouts",
+        "unitwise",
+    },
     "wrapping": {"types", "_seam"},
-    "optimizer": {"types", "_seam", "arithmetic", "clippers", "wrapping"},
+    "optimizer": {"types", "_seam", "arithmetic", "clippers", "wrapping", "weight_groups"},
     "demo": {"demo", "optimizer", "types", ""},
-    "": {"arithmetic", "clippers", "optimizer", "thresholds"},
+    "": {"arithmetic", "clippers", "optimizer", "thresholds", "weight_clipping"},
 }
 
 
