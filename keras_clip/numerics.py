@@ -90,6 +90,14 @@ def _largest_magnitude(value: Tensor) -> Tensor:
     return ops.max(ops.abs(value), initial=0.0)
 
 
+def clamped(value: Tensor, bound: Tensor) -> Tensor:
+    """Entries cut off at `bound` and its negative; a NaN stays.
+
+    Not by `ops.clip`, which on torch computes in float32 whatever it is given.
+    """
+    return ops.where(value > bound, bound, ops.where(value < -bound, -bound, value))
+
+
 def needs_no_clip(norm: Tensor, max_norm: Tensor) -> Tensor:
     """Whether the gradients stay as they are: at or below the threshold, or only observed.
 
@@ -112,16 +120,11 @@ def two_factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
     Hazard: for a norm of 1e38 the ratio is subnormal, which processors round coarsely or
     flush to zero. The first factor is 1 except then.
     """
-    first, second = two_factors_or_zero(norm, max_norm)
-    # norm - norm is 0, or NaN where the norm is not finite: see `needs_no_clip`.
-    return first, second + (norm - norm)
-
-
-def two_factors_or_zero(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
-    """`two_factors`, whose product is 0 where the norm is infinite."""
     dtype = keras.backend.standardize_dtype(norm.dtype)
     smallest = _SMALLEST_SINGLE_FACTOR[dtype]
     extreme = ops.logical_and(ops.less(max_norm, norm * smallest), ops.greater(norm, 1.0))
     one = ops.ones_like(norm)
     first = ops.where(extreme, one * smallest, one)
-    return first, max_norm / (norm * first)
+    # norm - norm is 0, or NaN where the norm is not finite: see `needs_no_clip`.
+    second = max_norm / (norm * first) + (norm - norm)
+    return first, second

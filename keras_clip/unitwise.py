@@ -156,13 +156,13 @@ def _is_exact(gradient_sum: Tensor, weight_sum: Tensor, limit: Tensor, eps: floa
 def _scaled(gradient: Gradient, norm: Tensor, limit: Tensor, untouched: Tensor) -> Gradient:
     smallest = _constant(_SMALLEST_DIVISOR, keras.backend.standardize_dtype(norm.dtype))
     divisor = ops.where(norm < smallest, smallest, norm)
-    first, second = numerics.two_factors_or_zero(divisor, limit)
 
-    def multiply(values: Tensor) -> Tensor:
-        product = ops.cast(values, norm.dtype) * first * second
-        return ops.where(untouched, values, ops.cast(product, values.dtype))
+    def scale(values: Tensor) -> Tensor:
+        # Not by the ratio of limit and norm, which may be too small for any float.
+        scaled = ops.cast(values, norm.dtype) / divisor * limit
+        return ops.where(untouched, values, ops.cast(scaled, values.dtype))
 
-    return backend.map_values(gradient, multiply)
+    return backend.map_values(gradient, scale)
 
 
 def _all_of(conditions: Sequence[Tensor]) -> Tensor:

@@ -50,6 +50,7 @@ def _with_subclasses(cls: type) -> Iterator[type]:
         current = pending.pop()
         yield current
         # Past a metaclass that has a `__subclasses__` of its own.
-        new: list[type] = [sub for sub in type.__subclasses__(current) if sub not in seen]
+        subclasses: list[type] = type.__subclasses__(current)
+        new = [subclass for subclass in subclasses if subclass not in seen]
         seen.update(new)
         pending.extend(new)
