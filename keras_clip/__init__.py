@@ -13,6 +13,7 @@ if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
     from keras_clip.clippers import AdaptiveGradientClipping, ClipByGlobalNorm, Clipper, Update
     from keras_clip.optimizer import ClippedOptimizer
     from keras_clip.thresholds import Threshold
+    from keras_clip.weight_clipping import WeightClipping
 
 __all__ = [
     "AdaptiveGradientClipping",
@@ -21,6 +22,7 @@ __all__ = [
     "Clipper",
     "Threshold",
     "Update",
+    "WeightClipping",
     "clip_by_global_norm",
     "clippers",
     "global_norm",

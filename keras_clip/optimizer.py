@@ -14,6 +14,7 @@ from keras_clip._seam.micro_batches import kept_on_updates_only, kept_where, upd
 from keras_clip._seam.multi_optimizer import members_of
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
+from keras_clip.weight_groups import WeightGroups, max_weight_from_config
 from keras_clip.wrapping import check_wrappable, get_optimizer
 
 
@@ -38,6 +39,11 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             `LearningRateSchedule` or a callable of the step. Defaults to 1.0. `float("inf")`
             observes: `grad_norm` is reported and gradients pass untouched.
         clipper: a `Clipper`, instead of `max_norm`.
+        max_weight: bound that all trained variables are projected to after each update: a
+            number, a schedule, a callable of the step or a `WeightClipping`; or a dict of path
+            patterns (`re.fullmatch`, a path itself goes first) to these or None, where the key
+            "default" is for all variables that no pattern matches; without it they have no
+            bound. Defaults to None, no bounds.
         name: str, defaults to "clipped_optimizer".
 
     Raises:
@@ -66,17 +72,21 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         max_norm: ThresholdValue | None = None,
         *,
         clipper: Clipper | None = None,
+        max_weight: Any = None,
         name: str | None = None,
     ) -> None:
         inner = get_optimizer(inner_optimizer)
         check_wrappable(inner)
         clipper = _choose_clipper(max_norm, clipper)
+        weight_groups = WeightGroups(max_weight)
         # A callable, so that Keras makes no learning rate variable for the wrapper.
         super().__init__(learning_rate=lambda: 0.0, name=name)
         clipper.claim(self.name)
+        weight_groups.claim(self.name)
         for optimizer in (inner, *members_of(inner)):
             keras_private.claim(optimizer, self.name)
         self.clipper = clipper
+        self._weight_groups = weight_groups
         self.inner_optimizer = inner
         self._grad_norm: Variable | None = None
         self._interception: Interception | None = None
@@ -95,13 +105,15 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
                 keras_private.claim(member, self.name)
         with keras.name_scope(self.name):
             self.clipper.build_for(keras_private.trainable_variables(inner))
-        for variable in self.clipper.variables:
+            self._weight_groups.build(keras_private.trainable_variables(inner), self.clipper.dtype)
+        for variable in (*self.clipper.variables, *self._weight_groups.variables):
             keras_private.track(self, variable)
         self._grad_norm = self.add_variable(
             (), dtype=self.clipper.dtype, aggregation="only_first_replica", name="grad_norm"
         )
         # Last: whatever fails above may be mended and tried again.
-        self._interception = intercept(inner, self._clip)
+        bounds = self._weight_groups.bounds if self._weight_groups else None
+        self._interception = intercept(inner, self._clip, bounds)
         self.built = True
 
     def apply(
@@ -165,6 +177,19 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
                 f"{value!r} to. Its own attributes are on optimizer.clipper."
             )
         self.clipper.max_norm = value  # type: ignore[attr-defined]
+
+    @property
+    def max_weight(self) -> Any:
+        """The bound of all weights: a scalar variable, a function of the step, or None.
+
+        Of an optimizer with a dict of bounds, the dict, of which each `WeightClipping` has a
+        `max_weight` to assign.
+        """
+        return self._weight_groups.value
+
+    @max_weight.setter
+    def max_weight(self, value: ThresholdValue) -> None:
+        self._weight_groups.assign(value)
 
     @property
     def variables(self) -> list[Variable]:
@@ -273,6 +298,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             "name": self.name,
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             "clipper": keras.saving.serialize_keras_object(self.clipper),
+            "max_weight": self._weight_groups.get_config(),
         }
 
     @classmethod
@@ -284,6 +310,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
             for key in ("inner_optimizer", "clipper")
         }
+        made["max_weight"] = max_weight_from_config(config.get("max_weight"), custom_objects)
         return cls(**{**config, **made})
 
 

@@ -24,5 +24,8 @@ Optimizer: TypeAlias = Any
 ClipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], list[Gradient]]
 """Whole-batch gradients and their variables, to the gradients to use instead."""
 
+BoundFunction: TypeAlias = Callable[[Sequence[Variable], Tensor], list[tuple[Variable, Tensor]]]
+"""Variables and the step, to those of the variables that have a bound, and the bound."""
+
 ThresholdValue: TypeAlias = float | Callable[[Tensor], Any]
 """A number, a `LearningRateSchedule`, or a callable of the step."""

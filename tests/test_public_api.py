@@ -26,6 +26,7 @@ def test_public_names():
         "Clipper",
         "Threshold",
         "Update",
+        "WeightClipping",
         "clip_by_global_norm",
         "clippers",
         "global_norm",

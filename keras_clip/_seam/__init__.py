@@ -18,6 +18,8 @@ Each offers the same functions:
   the device; the arguments in the positions `static` are no tensors.
 - `choose(predicate, quick, general)`: the result of `quick()` where the scalar `predicate` is
   true, else of `general()`; the latter has to be right, if slower, in both cases.
+- `clamp(variables, bounds)`: assigns to each variable its value, cut off at a scalar
+  bound and its negative; what is within stays bit for bit, as if there were no bound.
 - `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
 - `no_gradients()`: a context in which operations are not recorded for differentiation.
 - `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a

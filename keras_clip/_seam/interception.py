@@ -5,7 +5,7 @@ from typing import Protocol
 from keras_clip._seam import backend
 from keras_clip._seam.multi_optimizer import MultiInterception, is_multi_optimizer
 from keras_clip._seam.single_optimizer import SingleInterception
-from keras_clip.types import ClipFunction, Gradient, Optimizer, Variable
+from keras_clip.types import BoundFunction, ClipFunction, Gradient, Optimizer, Variable
 
 
 class Interception(Protocol):
@@ -15,12 +15,17 @@ class Interception(Protocol):
         """Run the optimizer's own `apply`, clipping in the midst of it."""
 
 
-def intercept(optimizer: Optimizer, clip: ClipFunction) -> Interception:
-    """Have `clip` called on the gradients that `optimizer`, which is built, is about to use."""
+def intercept(
+    optimizer: Optimizer, clip: ClipFunction, bounds: BoundFunction | None = None
+) -> Interception:
+    """Have `clip` called on the gradients that `optimizer`, which is built, is about to use.
+
+    And have its variables projected to their `bounds` when it has used them.
+    """
     clip = _without_gradients(clip)
     if is_multi_optimizer(optimizer):
-        return MultiInterception(optimizer, clip)
-    return SingleInterception(optimizer, clip)
+        return MultiInterception(optimizer, clip, bounds)
+    return SingleInterception(optimizer, clip, bounds)
 
 
 def _without_gradients(clip: ClipFunction) -> ClipFunction:

@@ -148,3 +148,24 @@ def all_reduce(
     """Return `gradients`: under `jit` an array is the logical one, over all devices."""
     del original, variables
     return list(gradients)
+
+
+def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
+    """Assign what is cut off, where anything is: see `_scale_to_norm`."""
+    clamped = _compiled_clamped([variable.value for variable in variables], list(bounds))
+    for variable, value in zip(variables, clamped, strict=True):
+        variable.assign(value)
+
+
+def _clamped(values: list[Tensor], bounds: list[Tensor]) -> list[Tensor]:
+    pairs = list(zip(values, bounds, strict=True))
+    outside = jnp.stack([jnp.any(jnp.abs(value) > bound) for value, bound in pairs])
+    clamped: list[Tensor] = jax.lax.cond(
+        jnp.any(outside),
+        lambda: [numerics.clamped(value, bound) for value, bound in pairs],
+        lambda: values,
+    )
+    return clamped
+
+
+_compiled_clamped = jax.jit(_clamped)

@@ -11,7 +11,16 @@ from typing import Any
 import keras
 
 from keras_clip._seam import backend, keras_private
-from keras_clip.types import ClipFunction, Gradient, Gradients, Optimizer, Tensor, Variable
+from keras_clip._seam.projection import project
+from keras_clip.types import (
+    BoundFunction,
+    ClipFunction,
+    Gradient,
+    Gradients,
+    Optimizer,
+    Tensor,
+    Variable,
+)
 
 
 def is_multi_optimizer(optimizer: Optimizer) -> bool:
@@ -26,15 +35,19 @@ class MultiInterception:
     Args:
         optimizer: a built `MultiOptimizer`, whose members are all known.
         clip: called with whole-batch gradients and their variables.
+        bounds: what the variables are projected to after each update, or None.
 
     Raises:
         ValueError: members accumulate over different numbers of steps, so that they never
             update together and have no common norm.
     """
 
-    def __init__(self, optimizer: Optimizer, clip: ClipFunction) -> None:
+    def __init__(
+        self, optimizer: Optimizer, clip: ClipFunction, bounds: BoundFunction | None
+    ) -> None:
         self._optimizer = optimizer
         self._clip = clip
+        self._bounds = bounds
         # tf.distribute runs each replica in a thread of its own.
         self._pending = threading.local()
         keras_private.check_multi_optimizer_names(optimizer)
@@ -53,6 +66,7 @@ class MultiInterception:
             del gradients
             clipped = [self._pending.clipped[self._key(v)] for v in variables]
             update(clipped, variables, learning_rate)
+            project(member, self._bounds)
 
         keras_private.replace_methods(
             member,

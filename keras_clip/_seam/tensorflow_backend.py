@@ -215,3 +215,21 @@ def all_reduce(
     native = [getattr(variable, "value", variable) for variable in variables]
     reduced = original(list(zip(gradients, native, strict=True)))
     return [gradient for gradient, _ in reduced]
+
+
+def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
+    """Assign as Keras's own updates do: of all replicas together, each replica its copy."""
+    native = [getattr(variable, "value", variable) for variable in variables]
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        _clamp_on_each_replica, tf.distribute.get_strategy(), native, list(bounds)
+    )
+
+
+def _clamp_on_each_replica(
+    strategy: tf.distribute.Strategy, variables: list[Any], bounds: list[Tensor]
+) -> None:
+    def assign(variable: Any, bound: Tensor) -> None:
+        variable.assign(numerics.clamped(tf.convert_to_tensor(variable), bound))
+
+    for variable, bound in zip(variables, bounds, strict=True):
+        strategy.extended.update(variable, assign, args=(bound,), group=False)

@@ -178,3 +178,9 @@ def all_reduce(
     """Return `gradients`: DistributedDataParallel has averaged them in the backward pass."""
     del original, variables
     return list(gradients)
+
+
+def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
+    """Assign one after another."""
+    for variable, bound in zip(variables, bounds, strict=True):
+        variable.assign(numerics.clamped(variable.value, bound))

@@ -26,7 +26,7 @@ ALLOWED = {
     "layouts": {"types", "_seam"},
     "unitwise": {"types", "numerics", "_seam"},
     "weight_clipping": {"types", "thresholds"},
-    "weight_groups": {"types", "numerics", "paths", "layouts", "weight_clipping"},
+    "weight_groups": {"types", "thresholds", "paths", "layouts", "weight_clipping"},
     "clippers": {
         "types",
         "numerics",
