@@ -105,7 +105,7 @@ def _spatial(layer: Any, rank: int) -> Axes:
 
 def _contracted(layer: Any, rank: int) -> Axes:
     """Of `EinsumDense`: the axes that do not appear in the output."""
-    kernel, output = layer.equation.replace(" ", "").split(",")[1].split("->")
+    kernel, output = layer.equation.split(",")[1].split("->")
     axes = tuple(axis for axis, letter in enumerate(kernel) if letter not in output)
     return axes if len(kernel) == rank else _all_but_last(layer, rank)
 

@@ -34,7 +34,7 @@ KINDS = {
         {"kernel": ((4, 2, 3), (0,), 4), "bias": ((2, 3), (0, 1), 4)},
     ),
     "einsum from heads": (
-        lambda: L.EinsumDense("abcd, cde -> abe", (None, 5), bias_axes="e"),
+        lambda: L.EinsumDense("abcd,cde->abe", (None, 5), bias_axes="e"),
         (None, 6, 2, 3),
         {"kernel": ((2, 3, 5), (0, 1), 6), "bias": ((5,), (0,), 6)},
     ),
