@@ -12,6 +12,7 @@ if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
     from keras_clip.arithmetic import clip_by_global_norm, global_norm
     from keras_clip.clippers import (
         AdaGC,
+        AdaptiveGradientClipping,
         AutoClip,
         Chain,
         ClipByBlockRMS,
@@ -26,9 +27,11 @@ if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
     )
     from keras_clip.optimizer import ClippedOptimizer
     from keras_clip.thresholds import Threshold
+    from keras_clip.weight_clipping import WeightClipping
 
 __all__ = [
     "AdaGC",
+    "AdaptiveGradientClipping",
     "AutoClip",
     "Chain",
     "ClipByBlockRMS",
@@ -41,6 +44,7 @@ __all__ = [
     "ObserveOnly",
     "Threshold",
     "Update",
+    "WeightClipping",
     "ZClip",
     "clip_by_global_norm",
     "clippers",

@@ -60,6 +60,16 @@ def rescaled_norms(values: Sequence[Tensor], dtype: str) -> Tensor:
     return ops.stack([ops.cast(rescaled_norm([value]), dtype) for value in values])
 
 
+def rescaled_unit_norms(value: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Norms over `axes`, which keep one entry, each rescaled by itself."""
+    if not axes:
+        return ops.abs(value)
+    largest = ops.max(ops.abs(value), axis=axes, keepdims=True)
+    usable = ops.logical_and(ops.isfinite(largest), ops.greater(largest, 0))
+    divisor = ops.where(usable, largest, ops.ones_like(largest))
+    return ops.sqrt(ops.sum(ops.square(value / divisor), axis=axes, keepdims=True)) * divisor
+
+
 def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
     """`(sum |x| ** p) ** (1 / p)` over all entries, or `max |x|` for p infinity."""
     dtype = accumulation_dtype(keras.backend.standardize_dtype(v.dtype) for v in values)
@@ -78,6 +88,14 @@ def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
 def _largest_magnitude(value: Tensor) -> Tensor:
     # `initial` covers slices that turn out to have no rows at run time.
     return ops.max(ops.abs(value), initial=0.0)
+
+
+def clamped(value: Tensor, bound: Tensor) -> Tensor:
+    """Entries cut off at `bound` and its negative; a NaN stays.
+
+    Not by `ops.clip`, which on torch computes in float32 whatever it is given.
+    """
+    return ops.where(value > bound, bound, ops.where(value < -bound, -bound, value))
 
 
 def needs_no_clip(norm: Tensor, max_norm: Tensor) -> Tensor:

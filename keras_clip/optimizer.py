@@ -21,6 +21,7 @@ from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.clippers.registry import get_member
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
+from keras_clip.weight_groups import WeightGroups, max_weight_from_config
 from keras_clip.wrapping import check_wrappable, get_optimizer
 
 
@@ -52,6 +53,11 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             clipper's state stay as they were, and `skipped_steps` counts it. So is an update
             whose norm is NaN. Defaults to None: every update is applied. For clippers with one
             threshold for one norm, such as `ClipByGlobalNorm`, `AutoClip` and `ZClip`.
+        max_weight: bound that all trained variables are projected to after each update: a
+            number, a schedule, a callable of the step or a `WeightClipping`; or a dict of path
+            patterns (`re.fullmatch`, a path itself goes first) to these or None, where the key
+            "default" is for all variables that no pattern matches; without it they have no
+            bound. Defaults to None, no bounds.
         name: str, defaults to "clipped_optimizer".
 
     Raises:
@@ -84,20 +90,24 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         *,
         clipper: Clipper | str | Mapping[str, Any] | Sequence[Any] | None = None,
         skip_above: ThresholdValue | None = None,
+        max_weight: Any = None,
         name: str | None = None,
     ) -> None:
         inner = get_optimizer(inner_optimizer)
         check_wrappable(inner)
         chosen = _choose_clipper(max_norm, clipper)
+        weight_groups = WeightGroups(max_weight)
         # A callable, so that Keras makes no learning rate variable for the wrapper.
         super().__init__(learning_rate=lambda: 0.0, name=name)
         self.skip_above = skip_above
         if skip_above is not None:
             _check_has_running_threshold(chosen, skip_above)
         chosen.claim(self.name)
+        weight_groups.claim(self.name)
         for optimizer in (inner, *members_of(inner)):
             keras_private.claim(optimizer, self.name)
         self.clipper = chosen
+        self._weight_groups = weight_groups
         self.inner_optimizer = inner
         self._grad_norm: Variable | None = None
         self._skipped_steps: Variable | None = None
@@ -117,7 +127,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
                 keras_private.claim(member, self.name)
         with keras.name_scope(self.name):
             self.clipper.build_for(keras_private.trainable_variables(inner))
-        for variable in self.clipper.variables:
+            self._weight_groups.build(keras_private.trainable_variables(inner), self.clipper.dtype)
+        for variable in (*self.clipper.variables, *self._weight_groups.variables):
             keras_private.track(self, variable)
         self._grad_norm = self.add_variable(
             (), dtype=self.clipper.dtype, aggregation="only_first_replica", name="grad_norm"
@@ -129,7 +140,9 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         held.build(self)
         # Last: whatever fails above may be mended and tried again.
         skip = None if held.value is None else self._is_skipped
-        self._interception = intercept(inner, self._clip, skip)
+        bounds = self._weight_groups.bounds if self._weight_groups else None
+        own = keras_private.own_variables(self)
+        self._interception = intercept(inner, self._clip, bounds, skip, own)
         self.built = True
 
     def apply(
@@ -228,6 +241,19 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
                 f"{value!r} to. Its own attributes are on optimizer.clipper."
             )
         self.clipper.max_norm = value  # type: ignore[attr-defined]
+
+    @property
+    def max_weight(self) -> Any:
+        """The bound of all weights: a scalar variable, a function of the step, or None.
+
+        Of an optimizer with a dict of bounds, the dict, of which each `WeightClipping` has a
+        `max_weight` to assign.
+        """
+        return self._weight_groups.value
+
+    @max_weight.setter
+    def max_weight(self, value: ThresholdValue) -> None:
+        self._weight_groups.assign(value)
 
     @property
     def variables(self) -> list[Variable]:
@@ -340,6 +366,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             "clipper": keras.saving.serialize_keras_object(self.clipper),
             "skip_above": held_thresholds(self)["skip_above"].get_config(),
+            "max_weight": self._weight_groups.get_config(),
         }
 
     @classmethod
@@ -352,6 +379,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             for key in ("inner_optimizer", "clipper")
         }
         made["skip_above"] = threshold_from_config(config.get("skip_above"))
+        made["max_weight"] = max_weight_from_config(config.get("max_weight"), custom_objects)
         return cls(**{**config, **made})
 
 

@@ -2,6 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
+
+
+def path_of(variable: Any) -> str:
+    """Return the path of a variable; of a native one of the backend, its name."""
+    return str(getattr(variable, "path", None) or getattr(variable, "name", ""))
 
 
 def match_paths(patterns: Sequence[str], paths: Sequence[str], what: str) -> list[str | None]:

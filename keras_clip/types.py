@@ -27,5 +27,8 @@ ClipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], list[Gradie
 SkipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], Tensor]
 """Whole-batch gradients and their variables, to whether the update is not to be applied."""
 
+BoundFunction: TypeAlias = Callable[[Sequence[Variable], Tensor], list[tuple[Variable, Tensor]]]
+"""Variables and the step, to those of the variables that have a bound, and the bound."""
+
 ThresholdValue: TypeAlias = float | Callable[[Tensor], Any]
 """A number, a `LearningRateSchedule`, or a callable of the step."""

@@ -21,6 +21,7 @@ MODULES = sorted(
 def test_public_names():
     assert sorted(keras_clip.__all__) == [
         "AdaGC",
+        "AdaptiveGradientClipping",
         "AutoClip",
         "Chain",
         "ClipByBlockRMS",
@@ -33,6 +34,7 @@ def test_public_names():
         "ObserveOnly",
         "Threshold",
         "Update",
+        "WeightClipping",
         "ZClip",
         "clip_by_global_norm",
         "clippers",

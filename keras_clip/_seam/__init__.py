@@ -15,6 +15,12 @@ Each offers the same functions:
 - `map_values(gradient, function)`: the gradient with a function of its values in their place.
 - `row_totals(gradient)`: for each stored row of a sparse gradient, the sum of all stored rows
   of that index, and the indices.
+- `compiled(function, static)`: the function, compiled where that leaves decisions inside it on
+  the device; the arguments in the positions `static` are no tensors.
+- `choose(predicate, quick, general)`: the result of `quick()` where the scalar `predicate` is
+  true, else of `general()`; the latter has to be right, if slower, in both cases.
+- `clamp(variables, bounds)`: assigns to each variable its value, cut off at a scalar
+  bound and its negative; what is within stays bit for bit, as if there were no bound.
 - `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
 - `run_unless(condition, body, otherwise, arguments, variables)`: runs `body(*arguments)` or,
   where the condition, a scalar, is true, `otherwise()`; both may change `variables` only.

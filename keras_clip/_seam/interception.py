@@ -1,13 +1,20 @@
 """Stepping in between the gradients and the update of whatever is wrapped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from keras_clip._seam import backend
 from keras_clip._seam.multi_optimizer import is_multi_optimizer
 from keras_clip._seam.precomputed import PrecomputedInterception
 from keras_clip._seam.single_optimizer import SingleInterception
-from keras_clip.types import ClipFunction, Gradient, Optimizer, SkipFunction, Variable
+from keras_clip.types import (
+    BoundFunction,
+    ClipFunction,
+    Gradient,
+    Optimizer,
+    SkipFunction,
+    Variable,
+)
 
 
 class Interception(Protocol):
@@ -23,18 +30,23 @@ class Interception(Protocol):
 
 
 def intercept(
-    optimizer: Optimizer, clip: ClipFunction, skip: SkipFunction | None = None
+    optimizer: Optimizer,
+    clip: ClipFunction,
+    bounds: BoundFunction | None = None,
+    skip: SkipFunction | None = None,
+    own_variables: Sequence[Variable] = (),
 ) -> Interception:
     """Have `clip` called on the gradients that `optimizer`, which is built, is about to use.
 
-    Where `skip`, called on the same gradients, says so, they are not used at all.
+    And have its variables projected to their `bounds` when it has used them. Where `skip`,
+    called on the same gradients, says so, they are not used at all. `own_variables` are what
+    the functions read apart from the optimizer's.
     """
     clip = _without_gradients(clip)
     if skip is not None or is_multi_optimizer(optimizer):
-        return PrecomputedInterception(
-            optimizer, clip, None if skip is None else _without_gradients(skip)
-        )
-    return SingleInterception(optimizer, clip)
+        skip = None if skip is None else _without_gradients(skip)
+        return PrecomputedInterception(optimizer, clip, bounds, skip, own_variables)
+    return SingleInterception(optimizer, clip, bounds)
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

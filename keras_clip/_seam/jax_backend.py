@@ -137,6 +137,17 @@ _compiled_scale_to_norm = jax.jit(_scale_to_norm)
 _compiled_scale_each_to_norm = jax.jit(_scale_each_to_norm)
 
 
+def compiled(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
+    """Compile, as above."""
+    jitted: Callable[..., Any] = jax.jit(function, static_argnums=static)
+    return jitted
+
+
+def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], Any]) -> Any:
+    """Decide on the device, and hide the decision from fusion: see `_scale_to_norm`."""
+    return jax.lax.cond(predicate, quick, general)
+
+
 def all_reduce(
     original: Callable[..., object] | None, gradients: Gradients, variables: Sequence[Variable]
 ) -> list[Gradient]:
@@ -171,3 +182,24 @@ def run_unless(
     branches = stateless(otherwise), stateless(lambda: body(*arguments))
     for variable, value in zip(variables, jax.lax.cond(condition, *branches, values), strict=True):
         variable.assign(value)
+
+
+def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
+    """Assign what is cut off, where anything is: see `_scale_to_norm`."""
+    clamped = _compiled_clamped([variable.value for variable in variables], list(bounds))
+    for variable, value in zip(variables, clamped, strict=True):
+        variable.assign(value)
+
+
+def _clamped(values: list[Tensor], bounds: list[Tensor]) -> list[Tensor]:
+    pairs = list(zip(values, bounds, strict=True))
+    outside = jnp.stack([jnp.any(jnp.abs(value) > bound) for value, bound in pairs])
+    clamped: list[Tensor] = jax.lax.cond(
+        jnp.any(outside),
+        lambda: [numerics.clamped(value, bound) for value, bound in pairs],
+        lambda: values,
+    )
+    return clamped
+
+
+_compiled_clamped = jax.jit(_clamped)

@@ -7,11 +7,14 @@ update proper.
 """
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from keras_clip._seam import backend, keras_private
 from keras_clip._seam.multi_optimizer import built_members, is_multi_optimizer
+from keras_clip._seam.projection import project
 from keras_clip.types import (
+    BoundFunction,
     ClipFunction,
     Gradient,
     Gradients,
@@ -35,8 +38,10 @@ class PrecomputedInterception:
     Args:
         optimizer: the wrapped optimizer, built; the members of a MultiOptimizer are known.
         clip: called with whole-batch gradients and their variables.
+        bounds: what the variables are projected to after each update, or None.
         skip: called likewise before `clip`; returns whether the update is not to be applied,
             a scalar tensor. None applies all.
+        own_variables: what these functions read apart from the optimizer's variables.
 
     Raises:
         ValueError: members accumulate over different numbers of steps, so that they never
@@ -46,11 +51,18 @@ class PrecomputedInterception:
     RUNS_ON_MICRO_BATCHES = True
 
     def __init__(
-        self, optimizer: Optimizer, clip: ClipFunction, skip: SkipFunction | None = None
+        self,
+        optimizer: Optimizer,
+        clip: ClipFunction,
+        bounds: BoundFunction | None,
+        skip: SkipFunction | None,
+        own_variables: Sequence[Variable],
     ) -> None:
         self._optimizer = optimizer
         self._clip = clip
+        self._bounds = bounds
         self._skip = skip
+        self._own_variables = own_variables
         # tf.distribute runs each replica in a thread of its own.
         self._pending = threading.local()
         if is_multi_optimizer(optimizer):
@@ -73,6 +85,7 @@ class PrecomputedInterception:
             clipped = [self._pending.clipped[self._position(v)] for v in variables]
             self._pending.used = True
             update(clipped, variables, learning_rate)
+            project(member, self._bounds)
 
         keras_private.replace_methods(
             member,
@@ -102,7 +115,7 @@ class PrecomputedInterception:
             ),
             self._drop_update,
             (prepared.clipped, list(gradients)),
-            keras_private.all_variables(self._optimizer),
+            [*keras_private.all_variables(self._optimizer), *self._own_variables],
         )
 
     def _prepare(self, used: list[tuple[Gradient, Variable]]) -> tuple[Prepared, Tensor | None]:

@@ -1,7 +1,16 @@
 """Stepping in between the gradients and the update of one optimizer."""
 
 from keras_clip._seam import backend, keras_private
-from keras_clip.types import ClipFunction, Gradient, Gradients, Optimizer, Tensor, Variable
+from keras_clip._seam.projection import project
+from keras_clip.types import (
+    BoundFunction,
+    ClipFunction,
+    Gradient,
+    Gradients,
+    Optimizer,
+    Tensor,
+    Variable,
+)
 
 
 class SingleInterception:
@@ -10,13 +19,17 @@ class SingleInterception:
     Args:
         optimizer: the wrapped optimizer, built.
         clip: called with whole-batch gradients and their variables.
+        bounds: what the variables are projected to after each update, or None.
     """
 
     RUNS_ON_MICRO_BATCHES = backend.UPDATES_ON_MICRO_STEPS
 
-    def __init__(self, optimizer: Optimizer, clip: ClipFunction) -> None:
+    def __init__(
+        self, optimizer: Optimizer, clip: ClipFunction, bounds: BoundFunction | None
+    ) -> None:
         self._optimizer = optimizer
         self._clip = clip
+        self._bounds = bounds
         self._updates = 0
         self._arrivals = 0
         self._apply_gradients = optimizer._backend_apply_gradients
@@ -41,6 +54,7 @@ class SingleInterception:
         reduced = backend.all_reduce(self._all_reduce, gradients, variables)
         known = keras_private.keras_variables(self._optimizer, variables)
         self._update(self._clip(reduced, known), variables, learning_rate)
+        project(self._optimizer, self._bounds)
 
     def apply(self, gradients: list[Gradient], variables: list[Variable] | None) -> None:
         """Run the optimizer's `apply` and make sure that it came by here."""

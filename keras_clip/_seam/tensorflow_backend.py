@@ -192,6 +192,22 @@ def _compiled_if_eager(
     return compiled if tf.executing_eagerly() else function
 
 
+def compiled(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
+    """Trace `function` where it is called outside a graph; Python values are static anyway."""
+    del static
+    traced = tf.function(function, reduce_retracing=True, autograph=False)
+
+    def run(*arguments: Any) -> Any:
+        return _compiled_if_eager(function, traced)(*arguments)
+
+    return run
+
+
+def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], Any]) -> Any:
+    """Decide on the device; to be called in a graph."""
+    return tf.cond(predicate, quick, general)
+
+
 def all_reduce(
     original: Callable[[list[tuple[Gradient, Variable]]], list[tuple[Gradient, Variable]]],
     gradients: Gradients,
@@ -241,3 +257,21 @@ def _cond(condition: Tensor, body: Callable[[], Any], otherwise: Callable[[], An
         return run
 
     tf.cond(condition, returning_nothing(otherwise), returning_nothing(body))
+
+
+def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
+    """Assign as Keras's own updates do: of all replicas together, each replica its copy."""
+    native = [getattr(variable, "value", variable) for variable in variables]
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        _clamp_on_each_replica, tf.distribute.get_strategy(), native, list(bounds)
+    )
+
+
+def _clamp_on_each_replica(
+    strategy: tf.distribute.Strategy, variables: list[Any], bounds: list[Tensor]
+) -> None:
+    def assign(variable: Any, bound: Tensor) -> None:
+        variable.assign(numerics.clamped(tf.convert_to_tensor(variable), bound))
+
+    for variable, bound in zip(variables, bounds, strict=True):
+        strategy.extended.update(variable, assign, args=(bound,), group=False)

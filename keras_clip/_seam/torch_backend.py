@@ -166,6 +166,17 @@ def _multiplied(gradients: Gradients, factor: Tensor) -> list[Gradient]:
     return products
 
 
+def compiled(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
+    """Return `function`: torch decides as it goes."""
+    del static
+    return function
+
+
+def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], Any]) -> Any:
+    """Decide where that costs nothing, and spare the question where it would."""
+    return quick() if _decide_on_host(predicate) and bool(predicate) else general()
+
+
 def all_reduce(
     original: Callable[..., object] | None, gradients: Gradients, variables: Sequence[Variable]
 ) -> list[Gradient]:
@@ -202,3 +213,9 @@ def run_unless(
 def _copy_all(values: Sequence[Tensor], variables: Sequence[Variable]) -> None:
     for value, variable in zip(values, variables, strict=True):
         variable.value.copy_(value)
+
+
+def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
+    """Assign one after another."""
+    for variable, bound in zip(variables, bounds, strict=True):
+        variable.assign(numerics.clamped(variable.value, bound))

@@ -1,6 +1,7 @@
 """How to clip: one class a file."""
 
 from keras_clip.clippers.ada_gc import AdaGC
+from keras_clip.clippers.adaptive_gradient_clipping import AdaptiveGradientClipping
 from keras_clip.clippers.auto_clip import AutoClip
 from keras_clip.clippers.chain import Chain
 from keras_clip.clippers.clip_by_block_rms import ClipByBlockRMS
@@ -16,6 +17,7 @@ from keras_clip.clippers.z_clip import ZClip
 
 __all__ = [
     "AdaGC",
+    "AdaptiveGradientClipping",
     "AutoClip",
     "Chain",
     "ClipByBlockRMS",

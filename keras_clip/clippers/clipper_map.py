@@ -8,7 +8,7 @@ import keras
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.registry import deserialize, get, serialize
 from keras_clip.clippers.update import Update
-from keras_clip.paths import match_paths
+from keras_clip.paths import match_paths, path_of
 from keras_clip.types import Gradient, Variable
 
 _DEFAULT = "default_clipper"
@@ -120,7 +120,7 @@ class ClipperMap(Clipper):
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Sort the variables into groups and build the clipper of each."""
-        paths = [variable.path for variable in variables]
+        paths = [path_of(variable) for variable in variables]
         patterns = match_paths(list(self._map), paths, "clipper_map")
         self._group_of = {
             id(variable): pattern or _DEFAULT

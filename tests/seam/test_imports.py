@@ -18,24 +18,30 @@ FRAMEWORKS = {"tensorflow", "jax", "torch"}
 # What each part of keras_clip may import from the others.
 ALLOWED = {
     "types": set(),
+    "paths": set(),
     "numerics": {"types"},
     "thresholds": {"types"},
-    "paths": set(),
     "_seam": {"types", "numerics", "_seam"},
     "arithmetic": {"types", "numerics", "thresholds", "_seam"},
+    "layouts": {"types", "_seam"},
+    "unitwise": {"types", "numerics", "_seam"},
+    "weight_clipping": {"types", "thresholds"},
+    "weight_groups": {"types", "thresholds", "paths", "layouts", "weight_clipping"},
     "clippers": {
         "types",
         "numerics",
         "thresholds",
+        "layouts",
         "paths",
+        "unitwise",
         "_seam",
         "arithmetic",
         "clippers",
     },
     "wrapping": {"types", "_seam"},
-    "optimizer": {"types", "thresholds", "_seam", "clippers", "wrapping"},
+    "optimizer": {"types", "thresholds", "_seam", "clippers", "wrapping", "weight_groups"},
     "demo": {"demo", "optimizer", "types", ""},
-    "": {"arithmetic", "clippers", "optimizer", "thresholds"},
+    "": {"arithmetic", "clippers", "optimizer", "thresholds", "weight_clipping"},
 }
 
 

@@ -1,0 +1,178 @@
+"""Clipping each unit by the norm of its weights."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_clip.clippers.clipper import Clipper
+from keras_clip.clippers.update import Update
+from keras_clip.layouts import layouts_of
+from keras_clip.paths import match_paths, path_of
+from keras_clip.thresholds import Threshold, check_number
+from keras_clip.types import Gradient, ThresholdValue, Variable
+from keras_clip.unitwise import clip_units
+
+Axes = tuple[int, ...]
+
+
+@keras.saving.register_keras_serializable(package="keras_clip")
+class AdaptiveGradientClipping(Clipper):
+    """Limit the norm of each unit's gradient to a fraction of the norm of its weights.
+
+    `clipped_u = g_u * min(1, clipping * max(norm(w_u), eps) / max(norm(g_u), 1e-6))`
+
+    where the unit u is what one output of a layer is computed with: a column of Dense, a
+    filter of a convolution, a row of an embedding, one output of one head of attention. A
+    bias and the gain of a normalization are one unit each. A unit at or below its limit
+    passes bit for bit. A NaN stays in its unit.
+
+    `unit_axes` tells, once the optimizer is built, the axes that the norms of each variable
+    are taken over, by path; variables in `exclude` are not in it.
+
+    Args:
+        clipping: fraction, at least 0: a number, a `LearningRateSchedule` or a callable of
+            the step. Defaults to 0.01. 0 makes every gradient zero; `float("inf")` leaves all
+            as they are. A number can be reassigned at any time.
+        eps: float, the norm that weights count as at least, at least 0. Defaults to 1e-3.
+            Weights that start at zero can move by `clipping * eps` only; with 0 never.
+        axes: dict of path patterns to an int or a tuple of int, the axes that a unit extends
+            over, instead of those of its layer; `()` makes each entry a unit. A pattern is the
+            path itself or a regular expression for all of it. Defaults to None.
+        exclude: pattern, or list of patterns, of variables to leave unclipped. The authors
+            leave out the layer that classifies. Defaults to none.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: `clipping` or `eps` is negative or NaN; when the optimizer is built: a
+            pattern is invalid or matches no variable, several of `axes` match one, or an axis
+            is out of range. The message lists the paths.
+
+    Reference:
+        Brock, De, Smith, Simonyan 2021, arXiv 2102.06171; `optax.adaptive_grad_clip`, which
+        goes by the shape alone. It agrees for Dense and Conv2D; here units follow the layer
+        for all others too, rows of an embedding among them, where optax takes columns. Only
+        for variables of no layer of Keras is it optax's rule. From rank 6 on, which optax
+        refuses, that takes all axes but the last.
+
+    Example:
+        >>> import keras, keras_clip
+        >>> clipper = keras_clip.AdaptiveGradientClipping(0.01, exclude=".*/head/.*")
+        >>> optimizer = keras_clip.ClippedOptimizer("sgd", clipper=clipper)
+        >>> model = keras.Sequential(
+        ...     [keras.Input((8, 2)), keras.layers.Conv1D(3, 4, name="body"),
+        ...      keras.layers.Dense(1, name="head")]
+        ... )
+        >>> optimizer.build(model.trainable_variables)
+        >>> [axes for path, axes in clipper.unit_axes.items() if "kernel" in path]
+        [(0, 1)]
+    """
+
+    clipping = Threshold()
+
+    def __init__(
+        self,
+        clipping: ThresholdValue = 0.01,
+        eps: float = 1e-3,
+        *,
+        axes: Mapping[str, int | Sequence[int]] | None = None,
+        exclude: str | Sequence[str] = (),
+    ) -> None:
+        self.clipping = clipping
+        self.eps = check_number("eps", eps)
+        self.axes = _check_axes(axes)
+        self.exclude = _check_exclude(exclude)
+        self.unit_axes: dict[str, Axes] = {}
+        self._axes_by_id: dict[int, Axes | None] = {}
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Find out how each variable is laid out."""
+        paths = [path_of(variable) for variable in variables]
+        overrides = match_paths(list(self.axes), paths, "axes")
+        excluded = {
+            path
+            for pattern in self.exclude
+            for path, match in zip(paths, match_paths([pattern], paths, "exclude"), strict=True)
+            if match is not None
+        }
+        layouts = layouts_of(variables)
+        self.unit_axes = {}
+        for variable, path, pattern, layout in zip(
+            variables, paths, overrides, layouts, strict=True
+        ):
+            axes = layout.unit_axes
+            if pattern is not None:
+                axes = _normalized(self.axes[pattern], len(variable.shape), pattern, path)
+            self._axes_by_id[id(variable)] = None if path in excluded else axes
+            if path not in excluded:
+                self.unit_axes[path] = axes
+
+    def clip(self, update: Update) -> list[Gradient]:
+        """Scale the units above their limit."""
+        clipped = list(update.gradients)
+        known = [self._axes_by_id[id(variable)] for variable in update.variables]
+        included = [(i, axes) for i, axes in enumerate(known) if axes is not None]
+        changed = clip_units(
+            [update.gradients[i] for i, _ in included],
+            [ops.convert_to_tensor(update.variables[i]) for i, _ in included],
+            update.evaluate(self.clipping),
+            [axes for _, axes in included],
+            self.eps,
+        )
+        for (position, _), gradient in zip(included, changed, strict=True):
+            clipped[position] = gradient
+        return clipped
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, `clipping` as it stands now."""
+        return {
+            **super().get_config(),
+            "eps": self.eps,
+            "axes": {pattern: list(axes) for pattern, axes in self.axes.items()} or None,
+            "exclude": list(self.exclude),
+        }
+
+
+def _check_axes(axes: Any) -> dict[str, Axes]:
+    if axes is None:
+        return {}
+    if not isinstance(axes, Mapping):
+        raise TypeError(
+            "axes must be a dict of path patterns to an int or a tuple of int, such as "
+            f"{{'.*/kernel': (0, 1)}}. Received: axes={axes!r}."
+        )
+    return {pattern: _check_own_axes(own, pattern) for pattern, own in axes.items()}
+
+
+def _check_own_axes(axes: Any, pattern: Any) -> Axes:
+    listed = [axes] if isinstance(axes, int) else axes
+    is_sequence = isinstance(listed, Sequence) and not isinstance(listed, str)
+    if not is_sequence or not all(type(axis) is int for axis in listed):
+        raise TypeError(
+            "The values of axes must be an int or a tuple of int. "
+            f"Received: axes={{{pattern!r}: {axes!r}}}."
+        )
+    return tuple(listed)
+
+
+def _check_exclude(exclude: Any) -> list[str]:
+    patterns = [exclude] if isinstance(exclude, str) else exclude
+    if not isinstance(patterns, Sequence) or not all(isinstance(p, str) for p in patterns):
+        raise TypeError(
+            "exclude must be a path pattern, a str, or a list of them. "
+            f"Received: exclude={exclude!r}."
+        )
+    return list(patterns)
+
+
+def _normalized(axes: Axes, rank: int, pattern: str, path: str) -> Axes:
+    """Axes counted from the front, in order."""
+    in_range = all(-rank <= axis < rank for axis in axes)
+    distinct = sorted({axis % rank for axis in axes}) if in_range and axes else []
+    if not in_range or len(distinct) != len(axes):
+        raise ValueError(
+            f"axes={{{pattern!r}: {axes!r}}} does not fit the variable {path!r} of rank {rank}: "
+            f"give distinct axes from {-rank} to {rank - 1}."
+        )
+    return tuple(distinct)

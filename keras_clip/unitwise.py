@@ -1,0 +1,174 @@
+"""The norm of each unit of a gradient, and the clip of each unit by itself."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_clip import numerics
+from keras_clip._seam import backend
+from keras_clip.types import Gradient, Tensor
+
+Axes = tuple[int, ...]
+
+# Below this the authors divide by it instead of by the norm.
+_SMALLEST_DIVISOR = 1e-6
+
+# Norms whose squares underflow are below 1e-10, in any type that norms have.
+_FAR_ABOVE_UNDERFLOW = 1e-9
+
+
+class _Pair(NamedTuple):
+    """A gradient and its weight where the norms of their units are taken."""
+
+    gradient: Tensor
+    weight: Tensor
+    axes: Axes
+
+
+def clip_units(
+    gradients: Sequence[Gradient],
+    weights: Sequence[Tensor],
+    ratio: Tensor,
+    axes: Sequence[Axes],
+    eps: float,
+) -> list[Gradient]:
+    """Limit the norm of each unit to `ratio * max(norm of the unit's weights, eps)`.
+
+    Args:
+        gradients: tensors, or slices of tensors.
+        weights: tensors, in the same order.
+        ratio: scalar tensor.
+        axes: for each, the axes over which a unit extends.
+        eps: float.
+    """
+    clipped = list(gradients)
+    # An empty tensor has no largest entry to divide by.
+    present = [i for i, weight in enumerate(weights) if 0 not in tuple(weight.shape)]
+    if present:
+        changed = _compiled_clip_units(
+            [gradients[i] for i in present],
+            [weights[i] for i in present],
+            ratio,
+            tuple(axes[i] for i in present),
+            eps,
+        )
+        for position, gradient in zip(present, changed, strict=True):
+            clipped[position] = gradient
+    return clipped
+
+
+def _clip_units(
+    gradients: list[Gradient],
+    weights: list[Tensor],
+    ratio: Tensor,
+    axes: Sequence[Axes],
+    eps: float,
+) -> list[Gradient]:
+    pairs = [_pair(*each) for each in zip(gradients, weights, axes, strict=True)]
+    norms_and_limits = _norms_and_limits(pairs, ratio, eps)
+    untouched = [numerics.needs_no_clip(norm, limit) for norm, limit in norms_and_limits]
+
+    def scaled() -> list[Gradient]:
+        each = zip(gradients, norms_and_limits, untouched, strict=True)
+        return [_scaled(gradient, *both, same) for gradient, both, same in each]
+
+    clipped: list[Gradient] = backend.choose(_all_of(untouched), lambda: gradients, scaled)
+    return clipped
+
+
+_compiled_clip_units = backend.compiled(_clip_units, static=(3, 4))
+
+
+def _pair(gradient: Gradient, weight: Tensor, axes: Axes) -> _Pair:
+    rows = gradient
+    if backend.is_sparse(gradient):
+        rows, indices = backend.row_totals(gradient)
+        if 0 in axes:
+            # Each row once; those that are not stored add nothing to a norm over rows.
+            rows = backend.norm_operand(gradient)
+        else:
+            weight = ops.take(weight, indices, axis=0)
+    dtype = numerics.accumulation_dtype(
+        keras.backend.standardize_dtype(tensor.dtype) for tensor in (rows, weight)
+    )
+    return _Pair(ops.cast(rows, dtype), ops.cast(weight, dtype), axes)
+
+
+def _norms_and_limits(
+    pairs: Sequence[_Pair], ratio: Tensor, eps: float
+) -> list[tuple[Tensor, Tensor]]:
+    """Return for each pair the norms of its units and what they may be, one entry a unit."""
+    sums = [
+        (_sum_of_squares(pair.gradient, pair.axes), _sum_of_squares(pair.weight, pair.axes))
+        for pair in pairs
+    ]
+    of_sums = [_norm_and_limit(ops.sqrt(g), ops.sqrt(w), ratio, eps) for g, w in sums]
+    exact = [_is_exact(g, w, limit, eps) for (g, w), (_, limit) in zip(sums, of_sums, strict=True)]
+
+    def rescaled() -> list[tuple[Tensor, Tensor]]:
+        return [
+            _norm_and_limit(
+                numerics.rescaled_unit_norms(pair.gradient, pair.axes),
+                numerics.rescaled_unit_norms(pair.weight, pair.axes),
+                ratio,
+                eps,
+            )
+            for pair in pairs
+        ]
+
+    chosen: list[tuple[Tensor, Tensor]] = backend.choose(_all_of(exact), lambda: of_sums, rescaled)
+    return chosen
+
+
+def _sum_of_squares(value: Tensor, axes: Axes) -> Tensor:
+    squares = ops.square(value)
+    # torch takes no axes for all of them.
+    return ops.sum(squares, axis=axes, keepdims=True) if axes else squares
+
+
+def _norm_and_limit(
+    norm: Tensor, weight_norm: Tensor, ratio: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    dtype = keras.backend.standardize_dtype(norm.dtype)
+    ratio = ops.cast(ratio, dtype)
+    ratio = ops.where(ratio < 0, ops.zeros_like(ratio), ratio)
+    smallest = _constant(eps, dtype)
+    return norm, ratio * ops.where(weight_norm <= smallest, smallest, weight_norm)
+
+
+def _is_exact(gradient_sum: Tensor, weight_sum: Tensor, limit: Tensor, eps: float) -> Tensor:
+    """Whether no square that left the range counts.
+
+    Zero gradients and weights, whose squares cannot be told from those that underflow, are
+    common. They do not count where the limit is far above such norms.
+    """
+    of_gradient = numerics.is_ordinary(gradient_sum)
+    harmless = ops.logical_and(ops.isfinite(gradient_sum), limit >= _FAR_ABOVE_UNDERFLOW)
+    of_weight = ops.isfinite(weight_sum)
+    if eps < _FAR_ABOVE_UNDERFLOW:
+        of_weight = numerics.is_ordinary(weight_sum)
+    return ops.logical_and(ops.all(ops.logical_or(of_gradient, harmless)), ops.all(of_weight))
+
+
+def _scaled(gradient: Gradient, norm: Tensor, limit: Tensor, untouched: Tensor) -> Gradient:
+    smallest = _constant(_SMALLEST_DIVISOR, keras.backend.standardize_dtype(norm.dtype))
+    divisor = ops.where(norm < smallest, smallest, norm)
+
+    def scale(values: Tensor) -> Tensor:
+        # Not by the ratio of limit and norm, which may be too small for any float.
+        scaled = ops.cast(values, norm.dtype) / divisor * limit
+        return ops.where(untouched, values, ops.cast(scaled, values.dtype))
+
+    return backend.map_values(gradient, scale)
+
+
+def _all_of(conditions: Sequence[Tensor]) -> Tensor:
+    return ops.all(ops.stack([ops.all(condition) for condition in conditions]))
+
+
+def _constant(number: float, dtype: str) -> Tensor:
+    # Through NumPy: Keras rounds a Python float to float32 on the way to float64.
+    return ops.convert_to_tensor(np.asarray(number, dtype=dtype))

@@ -1,0 +1,198 @@
+"""The bound of each variable that an optimizer trains."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_clip.layouts import layouts_of
+from keras_clip.paths import match_paths, path_of
+from keras_clip.thresholds import held_thresholds
+from keras_clip.types import Tensor, Variable
+from keras_clip.weight_clipping import WeightClipping
+
+_DEFAULT = "default"
+
+
+class WeightGroups:
+    """What `max_weight` of a `ClippedOptimizer` may be, in one form.
+
+    Args:
+        max_weight: number, schedule, callable of the step or `WeightClipping`, for all
+            variables; a dict of path patterns to any of these or None, where the key
+            "default" stands for the variables that no pattern matches; or None.
+
+    Raises:
+        TypeError: it is none of these, or a pattern is no str.
+        ValueError: a number is negative or NaN, the dict is empty, or one `WeightClipping` is
+            given twice or to a second optimizer.
+    """
+
+    def __init__(self, max_weight: Any) -> None:
+        self.has_patterns = isinstance(max_weight, Mapping)
+        given = dict(max_weight) if self.has_patterns else {_DEFAULT: max_weight}
+        _check_patterns(given)
+        self.clippings = {key: _as_clipping(value) for key, value in given.items()}
+        _check_distinct([c for c in self.clippings.values() if c is not None])
+        self.variables: list[Variable] = []
+        self._ratios: dict[int, tuple[WeightClipping, float]] = {}
+
+    def claim(self, owner: str) -> None:
+        """Note the optimizer that the thresholds belong to."""
+        for clipping in self.clippings.values():
+            if clipping is not None:
+                _claim(clipping, owner)
+
+    def build(self, variables: Sequence[Variable], dtype: str) -> None:
+        """Create the variables of the thresholds and assign each variable its group."""
+        paths = [path_of(variable) for variable in variables]
+        patterns = [key for key in self.clippings if key != _DEFAULT]
+        keys = match_paths(patterns, paths, "max_weight")
+        layouts = layouts_of(variables)
+        self.variables = []
+        for position, clipping in enumerate(self.clippings.values()):
+            if clipping is not None:
+                held_thresholds(clipping)["max_weight"].build(self._maker(position, dtype))
+        self._ratios = {}
+        for variable, key, layout in zip(variables, keys, layouts, strict=True):
+            group = self.clippings.get(_DEFAULT if key is None else key)
+            if group is not None:
+                ratio = 1.0 / math.sqrt(layout.fan_in) if group.scale_by_fan_in else 1.0
+                self._ratios[id(variable)] = group, ratio
+
+    def _maker(self, position: int, dtype: str) -> "_VariableMaker":
+        prefix = f"weight_group_{position}_" if self.has_patterns else ""
+        return _VariableMaker(self.variables, prefix, dtype)
+
+    def bounds(self, variables: Sequence[Variable], step: Tensor) -> list[tuple[Variable, Tensor]]:
+        """Return those of the variables that have a bound, and the bound, a scalar tensor."""
+        grouped = [(v, *self._ratios[id(v)]) for v in variables if id(v) in self._ratios]
+        limits = {id(clipping): _evaluated(clipping.max_weight, step) for _, clipping, _ in grouped}
+        return [
+            (variable, _bound(limits[id(clipping)], ratio, variable))
+            for variable, clipping, ratio in grouped
+        ]
+
+    @property
+    def value(self) -> Any:
+        """The threshold of all variables, or the groups by their patterns."""
+        if self.has_patterns:
+            return dict(self.clippings)
+        clipping = self.clippings[_DEFAULT]
+        return None if clipping is None else clipping.max_weight
+
+    def assign(self, value: Any) -> None:
+        """Set another threshold for all variables."""
+        clipping = self.clippings.get(_DEFAULT)
+        if self.has_patterns or clipping is None:
+            raise AttributeError(
+                "max_weight can be assigned where it was given as one bound for all variables. "
+                f"Received: max_weight={value!r}. Of a dict, assign to the bound of a group: "
+                "optimizer.max_weight['pattern'].max_weight = 0.1; of None, make a new optimizer."
+            )
+        clipping.max_weight = value
+
+    def __bool__(self) -> bool:
+        return any(clipping is not None for clipping in self.clippings.values())
+
+    def get_config(self) -> Any:
+        """Return what the constructor takes, serialized."""
+        serialized = {
+            key: keras.saving.serialize_keras_object(clipping)
+            for key, clipping in self.clippings.items()
+        }
+        return serialized if self.has_patterns else serialized[_DEFAULT]
+
+
+def max_weight_from_config(config: Any, custom_objects: Any = None) -> Any:
+    """Return the argument that `WeightGroups.get_config` wrote."""
+    if config is None or "class_name" in config:
+        return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
+    return {key: max_weight_from_config(value, custom_objects) for key, value in config.items()}
+
+
+class _VariableMaker:
+    """Gives thresholds their variables, each under a name of its own."""
+
+    def __init__(self, made: list[Variable], prefix: str, dtype: str) -> None:
+        self._made = made
+        self._prefix = prefix
+        self._dtype = dtype
+
+    def add_variable(self, shape: tuple[int, ...], *, initializer: Any, name: str) -> Variable:
+        variable = keras.Variable(
+            initializer,
+            shape=shape,
+            dtype=self._dtype,
+            trainable=False,
+            aggregation="only_first_replica",
+            name=self._prefix + name,
+        )
+        self._made.append(variable)
+        return variable
+
+
+def _as_clipping(value: Any) -> WeightClipping | None:
+    if value is None or isinstance(value, WeightClipping):
+        return value
+    if isinstance(value, str | Mapping) or not (callable(value) or np.isscalar(value)):
+        raise TypeError(
+            "max_weight must be a number that is at least 0, a LearningRateSchedule, a callable "
+            "of the step, a keras_clip.WeightClipping, or a dict of path patterns to these. "
+            f"Received: max_weight={value!r}."
+        )
+    return WeightClipping(value)
+
+
+def _check_patterns(given: Mapping[Any, Any]) -> None:
+    if not given:
+        raise ValueError(
+            "max_weight={} bounds no variable. Give path patterns with a bound each, or None."
+        )
+    for pattern in given:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                "The keys of max_weight must be str: paths, regular expressions for them, or "
+                f"'default'. Received: {pattern!r}."
+            )
+
+
+def _check_distinct(clippings: Sequence[WeightClipping]) -> None:
+    if len({id(clipping) for clipping in clippings}) < len(clippings):
+        raise ValueError(
+            "max_weight has one WeightClipping for two groups. Make one for each: its "
+            "max_weight is a variable of its own."
+        )
+    for clipping in clippings:
+        _check_unclaimed(clipping)
+
+
+def _check_unclaimed(clipping: WeightClipping) -> None:
+    owner = vars(clipping).get("_owner")
+    if owner is not None:
+        raise ValueError(
+            f"This WeightClipping belongs to the optimizer {owner!r} already. Make a new one for "
+            "each optimizer."
+        )
+
+
+def _claim(clipping: WeightClipping, owner: str) -> None:
+    _check_unclaimed(clipping)
+    vars(clipping)["_owner"] = owner
+
+
+def _evaluated(threshold: Any, step: Tensor) -> Tensor:
+    if isinstance(threshold, keras.Variable):
+        return threshold.value
+    return ops.convert_to_tensor(threshold(step))
+
+
+def _bound(limit: Tensor, ratio: float, variable: Variable) -> Tensor:
+    dtype = keras.backend.standardize_dtype(limit.dtype)
+    # Through NumPy: Keras rounds a Python float to float32 on the way to float64.
+    bound = limit * ops.convert_to_tensor(np.asarray(ratio, dtype=dtype))
+    bound = ops.where(bound < 0, ops.zeros_like(bound), bound)
+    return ops.cast(bound, keras.backend.standardize_dtype(variable.dtype))
