@@ -17,7 +17,14 @@ from tests.support.gradient_stream import (
     values,
 )
 from tests.support.models import fit, make_model
-from tests.support.optimizers import NAMES, OPTIONS, halving_schedule, keras_has, maker
+from tests.support.optimizers import (
+    FEW_ON_THE_OLDEST,
+    NAMES,
+    OPTIONS,
+    halving_schedule,
+    keras_has,
+    maker,
+)
 
 NEVER_REACHED = 1e30
 STEPS = 7  # two whole accumulations of three, and one micro-batch more
@@ -92,7 +99,7 @@ ALL_BUT_LOSS_SCALE = {
 
 
 @pytest.mark.parametrize("options", [{}, ALL_BUT_LOSS_SCALE], ids=["plain", "all options"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FEW_ON_THE_OLDEST)
 def test_compiled_step(name, options, backend):
     make = maker(name, **options)
     wrapped = ClippedOptimizer(make(), NEVER_REACHED)
