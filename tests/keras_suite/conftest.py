@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import keras
 import pytest
 
-from .compilation_cache import jax_compilation_cache
 from .shipped_files import shipped_test_files
 
 # `test_shipped_files` asserts for which versions of Keras there is nothing to run.
@@ -28,10 +27,14 @@ def _traceback_filtering_as_before() -> Iterator[None]:
         keras.config.enable_traceback_filtering()
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _compiling_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    if keras.config.backend() == "jax":
-        with jax_compilation_cache(tmp_path_factory.mktemp("jax_compilation_cache")):
+@pytest.fixture(autouse=True)
+def _uncompiled_accumulation(request: pytest.FixtureRequest) -> Iterator[None]:
+    # These tests are eager, and JAX would compile the branches of every micro-batch: 3 s each.
+    is_eager = request.node.name.startswith("test_gradient_accumulation")
+    if keras.config.backend() == "jax" and is_eager:
+        import jax
+
+        with jax.disable_jit():
             yield
     else:
         yield
