@@ -5,12 +5,8 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # torch.compile would start helpers, each of which imports torch, for the few programs of a test.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-from collections.abc import Iterator
-
 import keras
 import pytest
-
-from tests.support.jax_compilation_cache import jax_compilation_cache
 
 LOGICAL_DEVICES = 2
 
@@ -47,15 +43,6 @@ def _fixed_seed_and_default_dtypes():
     yield
     keras.config.set_dtype_policy("float32")
     keras.config.set_floatx("float32")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _each_program_is_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    if keras.config.backend() == "jax":
-        with jax_compilation_cache(tmp_path_factory.mktemp("jax_compilation_cache")):
-            yield
-    else:
-        yield
 
 
 @pytest.fixture(scope="session")
