@@ -43,8 +43,8 @@ def _uncompiled_accumulation(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="package", autouse=True)
 def _compiling_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    # Here only: the oldest JAX crashed when it ran all tests from such a cache, and two programs
-    # of law 7 no longer agreed to the bit.
+    # Here only: with such a cache for all tests, on the oldest JAX two cases of law 7 were no
+    # longer bit-identical, and the process crashed later on.
     if keras.config.backend() == "jax":
         with jax_compilation_cache(tmp_path_factory.mktemp("jax_compilation_cache")):
             yield
