@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# torch.compile would start helpers, each of which imports torch, for the few programs of a test.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 import keras
 import pytest
 

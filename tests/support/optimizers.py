@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import pytest
 from packaging.version import Version
 
 # The Keras that brought an optimizer; the others are older than the oldest supported one.
@@ -52,6 +53,15 @@ def keras_has(name: str) -> bool:
 
 
 NAMES = [name for name in _ALL if keras_has(name)]
+
+
+FEW = ["SGD momentum", "Adam", "Nadam", "Lamb"]
+"""One momentum, two moments, a product of its own beside them, norms of its own."""
+
+FEW_ON_THE_OLDEST = [
+    name if name in FEW else pytest.param(name, marks=pytest.mark.exhaustive) for name in NAMES
+]
+"""All of them, for a test that runs with all on the newest Keras and with few on the oldest."""
 
 
 def maker(name: str, **options: Any) -> Callable[[], Any]:
