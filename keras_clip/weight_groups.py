@@ -51,17 +51,22 @@ class WeightGroups:
         paths = [path_of(variable) for variable in variables]
         patterns = [key for key in self.clippings if key != _DEFAULT]
         keys = match_paths(patterns, paths, "max_weight")
-        layouts = layouts_of(variables)
         self.variables = []
         for position, clipping in enumerate(self.clippings.values()):
             if clipping is not None:
                 held_thresholds(clipping)["max_weight"].build(self._maker(position, dtype))
         self._ratios = {}
-        for variable, key, layout in zip(variables, keys, layouts, strict=True):
+        ratios = self._ratios_by_fan_in(variables)
+        for variable, key, ratio in zip(variables, keys, ratios, strict=True):
             group = self.clippings.get(_DEFAULT if key is None else key)
             if group is not None:
-                ratio = 1.0 / math.sqrt(layout.fan_in) if group.scale_by_fan_in else 1.0
-                self._ratios[id(variable)] = group, ratio
+                self._ratios[id(variable)] = group, ratio if group.scale_by_fan_in else 1.0
+
+    def _ratios_by_fan_in(self, variables: Sequence[Variable]) -> list[float]:
+        if not any(c is not None and c.scale_by_fan_in for c in self.clippings.values()):
+            # Layouts cost a look at every object of the process.
+            return [1.0] * len(variables)
+        return [1.0 / math.sqrt(layout.fan_in) for layout in layouts_of(variables)]
 
     def _maker(self, position: int, dtype: str) -> "_VariableMaker":
         prefix = f"weight_group_{position}_" if self.has_patterns else ""
