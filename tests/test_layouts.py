@@ -232,7 +232,7 @@ def axes_by_path(model):
 def attention_model():
     inputs = keras.Input((6, 8))
     attended = L.MultiHeadAttention(2, 4, name="dense")(inputs, inputs)
-    recurrent = L.Bidirectional(L.LSTM(3), name="embedding")(attended)
+    recurrent = L.Bidirectional(L.LSTM(3, name="lstm"), name="embedding")(attended)
     outputs = L.Dense(1, name="conv2d_transpose")(recurrent)
     return keras.Model(inputs, outputs)
 
