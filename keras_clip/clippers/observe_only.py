@@ -61,12 +61,15 @@ class ObserveOnly(Clipper):
 
     def clip(self, update: Update) -> list[Gradient]:
         """Run the clipper, note what it says, return the gradients."""
-        clipped = self.clipper.clip(update)
+        self.note(update, self.clipper.clip(update))
+        return update.gradients
+
+    def note(self, update: Update, clipped: list[Gradient]) -> None:
+        """Count the update, and whether the clipper changed it."""
         self.updates.assign(self.updates + 1)
         changed = ops.cast(_any_differs(update.gradients, clipped), "int32")
         self.clipped_updates.assign(self.clipped_updates + changed)
         self.clipped_norm.assign(norm_of_tensors(clipped))
-        return update.gradients
 
     @property
     def has_running_threshold(self) -> bool:
