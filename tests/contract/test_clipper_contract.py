@@ -9,6 +9,7 @@ from keras_clip import ClippedOptimizer
 from tests.reference import global_norm as reference
 from tests.support.compiled_step import compiled_step
 from tests.support.gradient_stream import (
+    SHAPES,
     apply_all,
     assert_close,
     assert_identical,
@@ -83,6 +84,72 @@ def test_keeps_dtype_shape_and_never_enlarges(clipper_class):
         assert [tuple(g.shape) for g in before] == [tuple(g.shape) for g in after]
         old, new = ([np.array(keras.ops.convert_to_numpy(g)) for g in gs] for gs in (before, after))
         assert reference.global_norm(new) <= reference.global_norm(old) * (1 + 1e-6)
+
+
+# What keeps its direction: the whole gradient, or that of each variable.
+DIRECTION = {
+    "AdaGC": "variable",
+    "AutoClip": "whole",
+    "ClipByBlockRMS": "variable",
+    "ClipByGlobalNorm": "whole",
+    "ClipByNorm": "variable",
+    "ObserveOnly": "whole",
+    "RunningMean": "whole",
+    "ZClip": "whole",
+}
+
+
+@pytest.mark.parametrize(
+    "clipper_class",
+    [clipper for clipper in CLIPPERS if clipper.__name__ in DIRECTION],
+    ids=lambda c: c.__name__,
+)
+def test_keeps_the_direction(clipper_class):
+    recording = Recording(make(clipper_class))
+    apply_all(
+        ClippedOptimizer("sgd", clipper=recording),
+        make_variables(),
+        [[gradient * 100.0 for gradient in gradients] for gradients in gradient_stream(6)],
+    )
+    for pair in recording.pairs:
+        before, after = ([np.array(keras.ops.convert_to_numpy(g)) for g in gs] for gs in pair)
+        factors = [np.atleast_1d(new / old) for old, new in zip(before, after, strict=True)]
+        if DIRECTION[clipper_class.__name__] == "whole":
+            factors = [np.concatenate([factor.reshape(-1) for factor in factors])]
+        for factor in factors:
+            np.testing.assert_allclose(factor, factor.flat[0], rtol=1e-6)
+
+
+@every_clipper
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_variables_without_a_gradient_are_passed_over(clipper_class):
+    """In any position, and though the clipper may know them by theirs."""
+    stream = gradient_stream(len(SHAPES))
+    for missing, gradients in enumerate(stream):
+        gradients[missing] = None
+    variables = make_variables()
+    optimizer = wrapped(clipper_class)
+    optimizer.build(variables)
+    for missing, gradients in enumerate(stream):
+        before = values(variables)
+        apply_all(optimizer, variables, [gradients])
+        changed = [
+            not np.array_equal(*pair) for pair in zip(before, values(variables), strict=True)
+        ]
+        assert changed == [position != missing for position in range(len(SHAPES))]
+
+
+@every_clipper
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_state_learns_nothing_from_nan_or_infinity(clipper_class, bad):
+    variables = make_variables()
+    optimizer = wrapped(clipper_class)
+    apply_all(optimizer, variables, gradient_stream(2))
+    before = values(optimizer.clipper.variables)
+    gradients = gradient_stream(1)[0]
+    gradients[1][1] = bad
+    apply_all(optimizer, variables, [gradients])
+    assert_identical(values(optimizer.clipper.variables), before)
 
 
 @every_clipper

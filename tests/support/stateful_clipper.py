@@ -1,6 +1,7 @@
 """A user's clipper that uses everything the contract offers: state, weights, the step."""
 
 import keras
+import numpy as np
 from keras import ops
 
 import keras_clip
@@ -17,13 +18,17 @@ class RunningMean(keras_clip.Clipper):
     def build(self, variables):
         self.mean = self.add_variable((), name="mean")
         self.updates = self.add_variable((), dtype="int32", name="updates")
+        self.places = {id(variable): place for place, variable in enumerate(variables)}
         self.per_variable = self.add_variable((len(variables),), initializer="ones", name="last")
 
     def clip(self, update):
         self.mean.assign(self.decay * self.mean + (1 - self.decay) * update.global_norm)
         self.updates.assign(ops.cast(update.step, "int32") + 1)
         norms = [keras_clip.global_norm([ops.convert_to_tensor(v)]) for v in update.variables]
-        self.per_variable.assign(ops.stack(norms))
+        places = np.array([[self.places[id(v)]] for v in update.variables])
+        self.per_variable.assign(
+            ops.scatter_update(self.per_variable.value, places, ops.stack(norms))
+        )
         threshold = self.factor * self.mean.value * ops.max(self.per_variable.value)
         return keras_clip.clip_by_global_norm(update.gradients, threshold)[0]
 
