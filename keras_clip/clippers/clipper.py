@@ -43,8 +43,10 @@ class Clipper(abc.ABC):
 
         Called once for each update the optimizer applies; while a step is traced, once for
         the trace. `update.variables` may be some of those given to `build`, in another order:
-        variables without a gradient are left out. It may assign the variables made in `build`. What it assigns is kept for
-        applied updates with a finite norm, and taken back for micro-batches of a gradient
+        variables without a gradient are left out.
+
+        It may assign the variables made in `build`. What it assigns is kept for applied
+        updates with a finite norm, and taken back for micro-batches of a gradient
         accumulation, for skipped updates and for updates with a NaN or an infinity. It may
         neither read a value on the host nor keep anything in Python attributes.
         """
