@@ -48,3 +48,9 @@ def test_the_clipper_of_your_own_keeps_its_state(tmp_path):
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`(tests/[\w/]+\.py)`", README))))
 def test_files_it_names_exist(path):
     assert (Path(__file__).parents[1] / path).is_file()
+
+
+def test_every_clipper_is_in_the_readme():
+    for name, value in vars(keras_clip.clippers).items():
+        if isinstance(value, type) and issubclass(value, keras_clip.Clipper):
+            assert name in README

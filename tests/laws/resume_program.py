@@ -11,7 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_clip import ClippedOptimizer
+from keras_clip import AutoClip, ClippedOptimizer
+from tests.support.family import whole_family
 from tests.support.models import data, make_model
 from tests.support.stateful_clipper import RunningMean
 
@@ -31,6 +32,11 @@ def make_optimizer(kind):
         # Six batches a stage: the second stage starts between two updates.
         inner = keras.optimizers.Adam(0.1, gradient_accumulation_steps=4)
         return ClippedOptimizer(inner, clipper=RunningMean())
+    if kind == "family":
+        return ClippedOptimizer(inner, clipper=whole_family(), max_weight=0.7)
+    if kind == "skipping":
+        clipper = AutoClip(50.0, history_size=4)
+        return ClippedOptimizer(inner, clipper=clipper, skip_above=1.05)
     return ClippedOptimizer(inner, max_norm=0.5)
 
 

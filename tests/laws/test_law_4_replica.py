@@ -6,7 +6,8 @@ import pytest
 
 from keras_clip import ClippedOptimizer
 from tests.conftest import LOGICAL_DEVICES
-from tests.support.gradient_stream import assert_close, assert_identical
+from tests.support.family import whole_family
+from tests.support.gradient_stream import assert_close, assert_identical, values
 from tests.support.models import data, make_model
 
 pytestmark = pytest.mark.skipif(
@@ -49,6 +50,18 @@ def test_two_unequal_replicas_equal_one_device(strategy, name):
     assert float(single.optimizer.grad_norm.numpy()) > 0.5
     assert_close(mirrored.get_weights(), single.get_weights(), rtol=2e-6)
     assert_close([mirrored.optimizer.grad_norm.numpy()], [single.optimizer.grad_norm.numpy()])
+
+
+def test_every_clipper_and_the_projection_of_weights(strategy):
+    def make():
+        inner = keras.optimizers.Adam(0.1)
+        return ClippedOptimizer(inner, clipper=whole_family(), max_weight=0.7)
+
+    single, mirrored = train(one_device(), make), train(strategy.scope(), make)
+    assert_close(mirrored.get_weights(), single.get_weights(), rtol=5e-6)
+    states = (values(model.optimizer.clipper.variables) for model in (mirrored, single))
+    assert_close(*states, rtol=5e-6)
+    assert max(np.abs(weight).max() for weight in mirrored.get_weights()) == np.float32(0.7)
 
 
 def test_the_builtin_clip_fails_where_ours_holds(strategy):

@@ -16,6 +16,8 @@ CASES = [
     ("keras", "schedule"),
     ("keras", "accumulation"),
     ("weights", "accumulation"),
+    ("keras", "family"),
+    ("keras", "skipping"),
 ]
 if keras.config.backend() == "tensorflow":
     CASES.append(("checkpoint", "accumulation"))
