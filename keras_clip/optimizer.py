@@ -139,10 +139,11 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         held = held_thresholds(self)["skip_above"]
         held.build(self)
         # Last: whatever fails above may be mended and tried again.
-        skip = None if held.value is None else self._is_skipped
         bounds = self._weight_groups.bounds if self._weight_groups else None
         own = keras_private.own_variables(self)
-        self._interception = intercept(inner, self._clip, bounds, skip, own)
+        self._interception = intercept(
+            inner, self._clip, bounds, may_skip=held.value is not None, own_variables=own
+        )
         self.built = True
 
     def apply(
@@ -169,30 +170,22 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             )
         self.build(variables or [])
 
-    def _clip(self, gradients: list[Gradient], variables: list[Variable]) -> list[Gradient]:
-        """Run the clipper on whole-batch gradients; called right before the update."""
+    def _clip(
+        self, gradients: list[Gradient], variables: list[Variable]
+    ) -> tuple[list[Gradient], Tensor | None]:
+        """Run the clipper on whole-batch gradients; say whether to skip their update instead."""
         update = Update(gradients, variables, update_count(self.inner_optimizer))
-        with kept_where(self._is_learned_from(update), self.clipper.state):
+        # No state of any clipper recovers from a NaN that has entered it.
+        learns = ops.isfinite(update.global_norm)
+        skip = None
+        if self.skip_above is not None:
+            exceeds = self._exceeds(update)
+            learns = ops.logical_and(learns, ops.logical_not(exceeds))
+            skip = self._counted_skip(exceeds)
+        with kept_where(learns, self.clipper.state):
             clipped = self.clipper.clip(update)
         self.grad_norm.assign(update.global_norm)
-        return clipped
-
-    def _is_learned_from(self, update: Update) -> Tensor:
-        # No state of any clipper recovers from a NaN that has entered it.
-        finite = ops.isfinite(update.global_norm)
-        if self.skip_above is None:
-            return finite
-        return ops.logical_and(finite, ops.logical_not(self._exceeds(update)))
-
-    def _is_skipped(self, gradients: list[Gradient], variables: list[Variable]) -> Tensor:
-        """Decide whether to apply the update at all; called before `_clip`."""
-        update = Update(gradients, variables, update_count(self.inner_optimizer))
-        exceeds = self._exceeds(update)
-        is_update = is_update_step(self.inner_optimizer)
-        if is_update is not None:
-            exceeds = ops.logical_and(exceeds, is_update)
-        self.skipped_steps.assign(self.skipped_steps + ops.cast(exceeds, "int32"))
-        return exceeds
+        return clipped, skip
 
     def _exceeds(self, update: Update) -> Tensor:
         norm, threshold = self.clipper.running_threshold(update)
@@ -200,6 +193,12 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         above = norm > limit * ops.cast(threshold, norm.dtype)
         # Not `not (norm <= ...)`, which TensorFlow's graph optimizer turns into `norm > ...`.
         return ops.logical_or(ops.isnan(norm), above)
+
+    def _counted_skip(self, exceeds: Tensor) -> Tensor:
+        is_update = is_update_step(self.inner_optimizer)
+        skip = exceeds if is_update is None else ops.logical_and(exceeds, is_update)
+        self.skipped_steps.assign(self.skipped_steps + ops.cast(skip, "int32"))
+        return skip
 
     @property
     def grad_norm(self) -> Variable:

@@ -21,11 +21,11 @@ Variable: TypeAlias = Any
 Optimizer: TypeAlias = Any
 """A `keras.optimizers.Optimizer`."""
 
-ClipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], list[Gradient]]
-"""Whole-batch gradients and their variables, to the gradients to use instead."""
-
-SkipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], Tensor]
-"""Whole-batch gradients and their variables, to whether the update is not to be applied."""
+ClipFunction: TypeAlias = Callable[
+    [list[Gradient], list[Variable]], tuple[list[Gradient], Tensor | None]
+]
+"""Whole-batch gradients and their variables, to the gradients to use instead; and whether the
+update is not to be applied at all, a boolean scalar tensor, or None where none is skipped."""
 
 BoundFunction: TypeAlias = Callable[[Sequence[Variable], Tensor], list[tuple[Variable, Tensor]]]
 """Variables and the step, to those of the variables that have a bound, and the bound."""

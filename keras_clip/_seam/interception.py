@@ -1,7 +1,7 @@
 """Stepping in between the gradients and the update of whatever is wrapped."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Protocol
 
 from keras_clip._seam import backend
 from keras_clip._seam.multi_optimizer import is_multi_optimizer
@@ -12,7 +12,7 @@ from keras_clip.types import (
     ClipFunction,
     Gradient,
     Optimizer,
-    SkipFunction,
+    Tensor,
     Variable,
 )
 
@@ -32,32 +32,36 @@ class Interception(Protocol):
 def intercept(
     optimizer: Optimizer,
     clip: ClipFunction,
-    bounds: BoundFunction | None = None,
-    skip: SkipFunction | None = None,
-    own_variables: Sequence[Variable] = (),
+    bounds: BoundFunction | None,
+    *,
+    may_skip: bool,
+    own_variables: Sequence[Variable],
 ) -> Interception:
     """Have `clip` called on the gradients that `optimizer`, which is built, is about to use.
 
-    And have its variables projected to their `bounds` when it has used them. Where `skip`,
-    called on the same gradients, says so, they are not used at all. `own_variables` are what
-    the functions read apart from the optimizer's.
+    And have its variables projected to their `bounds` when it has used them.
+
+    Args:
+        optimizer: the wrapped optimizer.
+        clip: returns what to use instead and, if `may_skip`, whether to use anything.
+        bounds: what the variables are projected to, or None.
+        may_skip: whether updates may be skipped.
+        own_variables: what `clip` and `bounds` read apart from the optimizer's variables.
     """
     clip = _without_gradients(clip)
-    if skip is not None or is_multi_optimizer(optimizer):
-        skip = None if skip is None else _without_gradients(skip)
-        return PrecomputedInterception(optimizer, clip, bounds, skip, own_variables)
+    if may_skip or is_multi_optimizer(optimizer):
+        return PrecomputedInterception(optimizer, clip, bounds, own_variables)
     return SingleInterception(optimizer, clip, bounds)
 
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _without_gradients(function: Function) -> Function:
+def _without_gradients(clip: ClipFunction) -> ClipFunction:
     """Have no backend record what a clipper computes, as Keras has none record an update."""
 
-    def run(gradients: list[Gradient], variables: list[Variable]) -> Any:
+    def run(
+        gradients: list[Gradient], variables: list[Variable]
+    ) -> tuple[list[Gradient], Tensor | None]:
         with backend.no_gradients():
             # Users of `apply` may pass NumPy arrays; Keras takes them, too.
-            return function([backend.as_gradient(gradient) for gradient in gradients], variables)
+            return clip([backend.as_gradient(gradient) for gradient in gradients], variables)
 
-    return run  # type: ignore[return-value]
+    return run

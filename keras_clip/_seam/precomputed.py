@@ -19,7 +19,6 @@ from keras_clip.types import (
     Gradient,
     Gradients,
     Optimizer,
-    SkipFunction,
     Tensor,
     Variable,
 )
@@ -37,10 +36,9 @@ class PrecomputedInterception:
 
     Args:
         optimizer: the wrapped optimizer, built; the members of a MultiOptimizer are known.
-        clip: called with whole-batch gradients and their variables.
+        clip: called with whole-batch gradients and their variables; returns what to use
+            instead, and whether to skip the update, or None.
         bounds: what the variables are projected to after each update, or None.
-        skip: called likewise before `clip`; returns whether the update is not to be applied,
-            a scalar tensor. None applies all.
         own_variables: what these functions read apart from the optimizer's variables.
 
     Raises:
@@ -55,13 +53,11 @@ class PrecomputedInterception:
         optimizer: Optimizer,
         clip: ClipFunction,
         bounds: BoundFunction | None,
-        skip: SkipFunction | None,
         own_variables: Sequence[Variable],
     ) -> None:
         self._optimizer = optimizer
         self._clip = clip
         self._bounds = bounds
-        self._skip = skip
         self._own_variables = own_variables
         # tf.distribute runs each replica in a thread of its own.
         self._pending = threading.local()
@@ -71,7 +67,7 @@ class PrecomputedInterception:
         _check_common_accumulation(self._members)
         self._all_reduce = getattr(self._members[0], "_all_reduce_sum_gradients", None)
         for member in self._members:
-            if skip is not None and member.gradient_accumulation_steps:
+            if member.gradient_accumulation_steps:
                 keras_private.check_accumulation_names(member)
             self._intercept(member)
 
@@ -126,8 +122,7 @@ class PrecomputedInterception:
         ]
         reduced = backend.all_reduce(self._all_reduce, averages, variables)
         known = keras_private.keras_variables(self._optimizer, variables)
-        skip = None if self._skip is None else self._skip(reduced, known)
-        clipped = self._clip(reduced, known)
+        clipped, skip = self._clip(reduced, known)
         return Prepared([self._position(variable) for variable in variables], clipped), skip
 
     def _apply_prepared(

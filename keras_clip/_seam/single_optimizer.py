@@ -53,7 +53,8 @@ class SingleInterception:
         self._updates += 1
         reduced = backend.all_reduce(self._all_reduce, gradients, variables)
         known = keras_private.keras_variables(self._optimizer, variables)
-        self._update(self._clip(reduced, known), variables, learning_rate)
+        clipped, _ = self._clip(reduced, known)
+        self._update(clipped, variables, learning_rate)
         project(self._optimizer, self._bounds)
 
     def apply(self, gradients: list[Gradient], variables: list[Variable] | None) -> None:
