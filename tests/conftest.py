@@ -1,5 +1,6 @@
 """Strict settings for every test: a named backend, fixed seeds, no leftovers."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -30,6 +31,12 @@ def _split_processor_into_logical_devices() -> None:
 
     devices = [tf.config.LogicalDeviceConfiguration()] * LOGICAL_DEVICES
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector, and whoever looks for layers among all objects, the frameworks'."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:

@@ -21,6 +21,8 @@ from tests.support.gradient_stream import (
 )
 from tests.support.models import fit, make_model
 
+pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
+
 VECTORS = Path(__file__).parent / "vectors"
 
 

@@ -21,6 +21,8 @@ from tests.support.gradient_stream import (
 from tests.support.norm_streams import SHAPES, assert_gradients_close, gradients_of_norms, norms
 from tests.support.vector_files import load, steps
 
+pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
+
 LOCAL = [name for name, case in load("adagc.npz")[1].items() if case["scope"] == "tensor"]
 
 

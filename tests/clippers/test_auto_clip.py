@@ -24,6 +24,8 @@ from tests.support.gradient_stream import (
 from tests.support.norm_streams import SHAPES, assert_gradients_close, gradients_of_norms, norms
 from tests.support.vector_files import load, steps
 
+pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
+
 WINDOWS = {name: p for name, p in load("autoclip_variants.npz")[1].items() if p.get("derived")}
 
 

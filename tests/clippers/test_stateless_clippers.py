@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 from keras_clip import ClipByBlockRMS, ClipByGlobalNorm, ClipByNorm, ClipByValue, ClippedOptimizer
 from tests.reference import stateless as reference
 from tests.support.clipping import clip_alone
-from tests.support.generated import DTYPES, gradients
+from tests.support.generated import (
+    assert_equal_to_rounding,
+    float64_of,
+    gradients,
+    in_their_dtypes,
+)
 from tests.support.gradient_stream import apply_all, assert_close
 from tests.support.vectors import Vectors
+
+pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
 
 P_NORM, BY_NORM = Vectors("p_norm.npz"), Vectors("by_norm.npz")
 BY_VALUE, BLOCK_RMS = Vectors("by_value.npz"), Vectors("block_rms.npz")
@@ -84,27 +91,10 @@ def test_block_rms_vectors(case):
         assert_close(clipped, BLOCK_RMS.arrays(case, implementation), rtol=3e-6)
 
 
-def in_their_dtypes(arrays):
-    return [keras.ops.cast(a, dtype) for a, dtype in zip(arrays, DTYPES, strict=True)]
-
-
-def float64_of(tensors):
-    wide = [keras.ops.cast(tensor, "float32") for tensor in tensors]
-    return [np.float64(keras.ops.convert_to_numpy(tensor)) for tensor in wide]
-
-
 def clip_generated(clipper, arrays):
     """Run in mixed dtypes; return the inputs as rounded to them, and the result, in float64."""
     tensors = in_their_dtypes(arrays)
     return float64_of(tensors), float64_of(clip_alone(clipper, tensors))
-
-
-def assert_equal_to_rounding(actual, expected):
-    for one, other, dtype in zip(actual, expected, DTYPES, strict=True):
-        rtol = {"float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype]
-        # Below the smallest normal number of its type a result may be flushed to zero.
-        atol = {"float32": 1.2e-38, "float16": 6.2e-5, "bfloat16": 1.2e-38}[dtype]
-        np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
 
 
 @every_rule
