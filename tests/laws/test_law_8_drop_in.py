@@ -102,8 +102,8 @@ class TestFit:
         lines = []
         model.summary(print_fn=lambda line, **_: lines.append(line))
         weights = sum(w.size for w in model.get_weights())
-        # Two moments, the counter, the learning rate; max_norm and grad_norm.
-        assert any("Optimizer params" in line and f"{2 * weights + 4} " in line for line in lines)
+        # Two moments, the counter, the learning rate; max_norm, grad_norm and skipped_steps.
+        assert any("Optimizer params" in line and f"{2 * weights + 5} " in line for line in lines)
 
 
 class TestThresholdDuringFit:
@@ -331,7 +331,8 @@ class TestAttributes:
         assert len(set(names)) == len(names)
         inner = optimizer.inner_optimizer.variables
         assert names[: len(inner)] == [v.path for v in inner]
-        assert [v.name for v in optimizer.variables[len(inner) :]] == ["max_norm", "grad_norm"]
+        own = [v.name for v in optimizer.variables[len(inner) :]]
+        assert own == ["max_norm", "grad_norm", "skipped_steps"]
 
     def test_exclude_from_weight_decay(self):
         bare, wrapped = make_variables(), make_variables()
@@ -348,7 +349,7 @@ class TestAttributes:
         target.build(make_variables())
         target.set_weights(values(source.variables))
         assert_identical(values(target.variables), values(source.variables))
-        with pytest.raises(ValueError, match=r"needs one value for each of the 12 variables"):
+        with pytest.raises(ValueError, match=r"needs one value for each of the 13 variables"):
             target.set_weights([1.0])
 
     def test_built_inner_optimizer_goes_on(self):
