@@ -11,17 +11,8 @@ SHELL := /bin/bash
 NEWEST := .venv
 OLDEST := .venv-oldest
 BUILD_TOOLS := hatchling editables
-LOGS := $(NEWEST)/test-logs
 
-# Those that take longest come first, so that all processes end at about the same time.
-RUNS_NEWEST := newest-jax newest-tensorflow newest-torch
-RUNS_OLDEST := oldest-jax oldest-tensorflow oldest-torch
-RUNS := $(RUNS_NEWEST) $(RUNS_OLDEST)
-
-# Test processes at a time. Each holds one backend and one Keras from its first test to its last,
-# so that frameworks are imported, and programs compiled, once: that is most of the time.
-JOBS ?= 2
-# A second thread in each of them makes torch wait for itself.
+# Two test processes on two cores: a second thread in each makes torch wait for itself.
 export OMP_NUM_THREADS ?= 1
 
 # $(call install,ENVIRONMENT,ARGUMENTS OF PIP,WHAT THIS IS): with the versions of requirements/.
@@ -35,13 +26,14 @@ define install
   --no-build-isolation --no-deps --editable .
 endef
 
-# $(call tests,NAME...): runs of pytest, each named KERAS-BACKEND, JOBS at a time. What a run prints
-# comes in one piece when it ends; all are run to the end, and one that failed fails the whole.
-define tests
-@mkdir -p $(LOGS)
-@printf '%s\n' $(1) | xargs -P $(JOBS) -I NAME $(SHELL) -c \
-  '$(MAKE) --no-print-directory run-NAME >$(LOGS)/NAME.log 2>&1 && status=0 || status=1; \
-   cat $(LOGS)/NAME.log; exit $$status'
+# $(call test_on_all_backends,ENVIRONMENT,WHICH KERAS,MARKERS ON THE FIRST BACKEND,ON THE OTHERS):
+# what is the same on every backend runs on the first of them.
+define test_on_all_backends
+@for backend in $(BACKENDS); do \
+  echo "== tests on $$backend, $(2) Keras"; \
+  KERAS_BACKEND=$$backend $(1)/bin/python -m pytest -n 2 -q $(ARGS) \
+    -m "$$(test $$backend = $(firstword $(BACKENDS)) && echo "$(3)" || echo "$(4)")"; \
+done
 endef
 
 .PHONY: help demo test lint types test-newest test-oldest clean
@@ -54,8 +46,7 @@ help:
 demo: $(NEWEST)/.demo-$(BACKEND)
 	@KERAS_BACKEND=$(BACKEND) $(NEWEST)/bin/python -m keras_clip.demo $(ARGS)
 
-test: lint types $(NEWEST)/.tests $(OLDEST)/.tests
-	$(call tests,$(RUNS))
+test: lint types test-newest test-oldest
 	@echo "All passed: style, types, and the tests on $(BACKENDS)" \
 	  "with the newest and the oldest Keras."
 
@@ -69,22 +60,12 @@ types: $(NEWEST)/.tests
 	@$(NEWEST)/bin/mypy
 
 test-newest: $(NEWEST)/.tests
-	$(call tests,$(RUNS_NEWEST))
-
-test-oldest: $(OLDEST)/.tests
-	$(call tests,$(RUNS_OLDEST))
-
-# What is the same on every backend runs on the first of them.
-run-newest-%: $(NEWEST)/.tests
-	@echo "== tests on $*, newest Keras"
-	@KERAS_BACKEND=$* $(NEWEST)/bin/python -m pytest -q \
-	  $(if $(filter $(firstword $(BACKENDS)),$*),,-m "not any_backend") $(ARGS)
+	$(call test_on_all_backends,$(NEWEST),newest,,not any_backend)
 
 # Each law there on a few optimizers: what differs between Keras versions is the seam.
-run-oldest-%: $(OLDEST)/.tests
-	@echo "== tests on $*, oldest Keras"
-	@KERAS_BACKEND=$* $(OLDEST)/bin/python -m pytest -q \
-	  -m "not exhaustive and not any_backend" $(ARGS)
+LEAN := not exhaustive and not any_backend
+test-oldest: $(OLDEST)/.tests
+	$(call test_on_all_backends,$(OLDEST),oldest,$(LEAN),$(LEAN))
 
 clean:
 	rm -rf $(NEWEST) $(OLDEST)
