@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,15 +19,9 @@ from tests.support.gradient_stream import (
     values,
 )
 from tests.support.models import fit, make_model
+from tests.support.vector_files import load
 
 pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
-
-VECTORS = Path(__file__).parent / "vectors"
-
-
-def load(name):
-    archive = np.load(VECTORS / name)
-    return archive, json.loads(str(archive["meta"]))["cases"]
 
 
 def clip(gradients, weights, dtype=None, **arguments):

@@ -1,8 +1,6 @@
 """`global_norm` and `clip_by_global_norm` against float64 and against reference vectors."""
 
-import json
 import math
-from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
 import keras
@@ -14,17 +12,11 @@ from hypothesis import strategies as st
 import keras_clip
 from tests.reference import global_norm as reference
 from tests.support.gradient_stream import as_tensors, assert_close, assert_identical
-
-VECTORS = Path(__file__).parent / "vectors"
+from tests.support.vector_files import load
 
 
 def numpy_of(tensors):
     return [None if t is None else np.array(keras.ops.convert_to_numpy(t)) for t in tensors]
-
-
-def load(name):
-    archive = np.load(VECTORS / name)
-    return archive, json.loads(str(archive["meta"]))["cases"]
 
 
 def vector_cases(name):

@@ -16,7 +16,7 @@ from tests.support.generated import (
     in_their_dtypes,
 )
 from tests.support.gradient_stream import apply_all, assert_close
-from tests.support.vectors import Vectors
+from tests.support.vector_files import Vectors
 
 pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
 

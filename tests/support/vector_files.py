@@ -19,3 +19,14 @@ def steps(archive: Any, prefix: str = "", stem: str = "g") -> list[list[np.ndarr
     """Arrays `prefix + stem + i` that hold one entry per step, as a list for each step."""
     arrays = [archive[f"{prefix}{stem}{i}"] for i in range(3)]
     return [list(step) for step in zip(*arrays, strict=True)]
+
+
+class Vectors:
+    """One file with an array for each variable: cases, their parameters, inputs and outputs."""
+
+    def __init__(self, name: str) -> None:
+        self._archive, self.cases = load(name)
+
+    def arrays(self, case: str, stem: str) -> list[np.ndarray]:
+        """The array of each variable, `case/stem0`, `case/stem1`, ..."""
+        return [self._archive[f"{case}/{stem}{i}"] for i in range(self.cases[case]["n"])]
