@@ -25,7 +25,9 @@ if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
         Update,
         ZClip,
     )
+    from keras_clip.nonfinite import NonFiniteGradientError, TooManySkipsError
     from keras_clip.optimizer import ClippedOptimizer
+    from keras_clip.raise_on_nonfinite import RaiseOnNonFinite
     from keras_clip.thresholds import Threshold
     from keras_clip.weight_clipping import WeightClipping
 
@@ -41,8 +43,11 @@ __all__ = [
     "ClippedOptimizer",
     "Clipper",
     "ClipperMap",
+    "NonFiniteGradientError",
     "ObserveOnly",
+    "RaiseOnNonFinite",
     "Threshold",
+    "TooManySkipsError",
     "Update",
     "WeightClipping",
     "ZClip",

@@ -10,6 +10,7 @@ from keras import ops
 from keras_clip._seam import keras_private
 from keras_clip._seam.inherited_state import InheritedState, inner_of
 from keras_clip._seam.interception import Interception, intercept
+from keras_clip._seam.loss_scale import look_at_all_replicas
 from keras_clip._seam.micro_batches import (
     is_update_step,
     kept_on_updates_only,
@@ -19,6 +20,8 @@ from keras_clip._seam.micro_batches import (
 from keras_clip._seam.multi_optimizer import members_of
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.clippers.registry import get_member
+from keras_clip.nonfinite import NonFinitePolicy, zero_nonfinite_entries
+from keras_clip.skipping import Skipping
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
 from keras_clip.weight_groups import WeightGroups, max_weight_from_config
@@ -47,6 +50,16 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             observes: `grad_norm` is reported and gradients pass untouched.
         clipper: instead of `max_norm`: a `Clipper`, its name (`"auto_clip"`), its config, or a
             list of these, which are applied one after another. See `keras_clip.clippers.get`.
+        nonfinite: what to do about an update whose global norm is NaN or infinite, decided on the
+            whole batch's gradients, so that all replicas agree. `"propagate"`: nothing, the step
+            shows the NaN, as in TensorFlow. `"skip"`: it is not applied at all; weights,
+            moments, iterations and the clipper's state stay bit for bit, and `skipped_steps`
+            counts it. `"zero"`: NaN and infinite entries become 0, then the gradients are
+            clipped, and `zeroed_steps` counts it. `"raise"`: it is not applied, and an error
+            names the variables; see `raise_if_nonfinite` for compiled steps. Defaults to
+            `"propagate"`.
+        max_consecutive_skips: int of at least 1: when more updates than this are skipped in a
+            row, an error stops the training, as with `"raise"`. Defaults to None, no limit.
         skip_above: number of at least 1, a `LearningRateSchedule` or a callable of the step: an
             update whose norm exceeds this multiple of the clipper's threshold, as that stands
             before the update, is not applied at all. Weights, moments, iterations and the
@@ -63,8 +76,12 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
     Raises:
         TypeError: `max_norm` or `clipper` is of another type.
         ValueError: both `max_norm` and `clipper` are given, `max_norm` is negative or NaN,
-            `skip_above` is below 1 or the clipper has nothing to compare it with, or
+            `nonfinite` is another word, `max_consecutive_skips` is below 1 or nothing is ever
+            skipped, `skip_above` is below 1 or the clipper has nothing to compare it with, or
             `inner_optimizer` clips by itself, scales the loss, or is wrapped already.
+        NonFiniteGradientError: at a step, with `nonfinite="raise"`.
+        TooManySkipsError: at a step, with `max_consecutive_skips`. In a `tf.function` both are a
+            `tf.errors.InvalidArgumentError` with the same text.
         ImportError: this Keras lacks what keras_clip builds on.
 
     Reference:
@@ -89,6 +106,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         max_norm: ThresholdValue | None = None,
         *,
         clipper: Clipper | str | Mapping[str, Any] | Sequence[Any] | None = None,
+        nonfinite: NonFinitePolicy = "propagate",
+        max_consecutive_skips: int | None = None,
         skip_above: ThresholdValue | None = None,
         max_weight: Any = None,
         name: str | None = None,
@@ -97,6 +116,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         check_wrappable(inner)
         chosen = _choose_clipper(max_norm, clipper)
         weight_groups = WeightGroups(max_weight)
+        skipping = Skipping(nonfinite, max_consecutive_skips, skip_above is not None)
         # A callable, so that Keras makes no learning rate variable for the wrapper.
         super().__init__(learning_rate=lambda: 0.0, name=name)
         self.skip_above = skip_above
@@ -110,11 +130,12 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self._weight_groups = weight_groups
         self.inner_optimizer = inner
         self._grad_norm: Variable | None = None
-        self._skipped_steps: Variable | None = None
+        self._skipping = skipping
         self._interception: Interception | None = None
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Create the variables of the wrapped optimizer, of the clipper, and `grad_norm`."""
+        look_at_all_replicas(self)
         if self.built:
             return
         inner = self.inner_optimizer
@@ -133,16 +154,18 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self._grad_norm = self.add_variable(
             (), dtype=self.clipper.dtype, aggregation="only_first_replica", name="grad_norm"
         )
-        self._skipped_steps = self.add_variable(
-            (), dtype="int32", aggregation="only_first_replica", name="skipped_steps"
-        )
+        self._skipping.build(self, keras_private.trainable_variables(inner))
         held = held_thresholds(self)["skip_above"]
         held.build(self)
         # Last: whatever fails above may be mended and tried again.
         bounds = self._weight_groups.bounds if self._weight_groups else None
-        own = keras_private.own_variables(self)
+        may_skip = self._skipping.skips_nonfinite or held.value is not None
         self._interception = intercept(
-            inner, self._clip, bounds, may_skip=held.value is not None, own_variables=own
+            inner,
+            self._clip,
+            bounds,
+            on_skip=self._skipping.on_skip if may_skip else None,
+            own_variables=keras_private.own_variables(self),
         )
         self.built = True
 
@@ -175,17 +198,31 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
     ) -> tuple[list[Gradient], Tensor | None]:
         """Run the clipper on whole-batch gradients; say whether to skip their update instead."""
         update = Update(gradients, variables, update_count(self.inner_optimizer))
+        if self.nonfinite == "zero":
+            update = self._zeroed(update)
         # No state of any clipper recovers from a NaN that has entered it.
         learns = ops.isfinite(update.global_norm)
-        skip = None
-        if self.skip_above is not None:
-            exceeds = self._exceeds(update)
-            learns = ops.logical_and(learns, ops.logical_not(exceeds))
-            skip = self._counted_skip(exceeds)
+        skip = self._skip(update)
+        if skip is not None:
+            learns = ops.logical_and(learns, ops.logical_not(skip))
         with kept_where(learns, self.clipper.state):
             clipped = self.clipper.clip(update)
         self.grad_norm.assign(update.global_norm)
         return clipped, skip
+
+    def _zeroed(self, update: Update) -> Update:
+        is_update = is_update_step(self.inner_optimizer)
+        self._skipping.count_zeroed(ops.isfinite(update.global_norm), is_update)
+        return update.with_gradients(*zero_nonfinite_entries(update.gradients, update.global_norm))
+
+    def _skip(self, update: Update) -> Tensor | None:
+        if self.skip_above is None and not self._skipping.skips_nonfinite:
+            return None
+        return self._skipping.decide(
+            ops.isfinite(update.global_norm),
+            None if self.skip_above is None else self._exceeds(update),
+            is_update_step(self.inner_optimizer),
+        )
 
     def _exceeds(self, update: Update) -> Tensor:
         norm, threshold = self.clipper.running_threshold(update)
@@ -194,12 +231,6 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         # Not `not (norm <= ...)`, which TensorFlow's graph optimizer turns into `norm > ...`.
         return ops.logical_or(ops.isnan(norm), above)
 
-    def _counted_skip(self, exceeds: Tensor) -> Tensor:
-        is_update = is_update_step(self.inner_optimizer)
-        skip = exceeds if is_update is None else ops.logical_and(exceeds, is_update)
-        self.skipped_steps.assign(self.skipped_steps + ops.cast(skip, "int32"))
-        return skip
-
     @property
     def grad_norm(self) -> Variable:
         """Global norm before clipping of the latest update: a scalar variable on the device.
@@ -207,22 +238,49 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         0 before the first update. Micro-batches of a gradient accumulation do not move it.
         Reading its value is the only moment at which the host waits for the device.
         """
-        if self._grad_norm is None:
-            raise AttributeError(
-                "grad_norm is known once the optimizer is built: after "
-                "optimizer.build(variables), or after the first step."
-            )
-        return self._grad_norm
+        return self._once_built("_grad_norm", vars(self))
 
     @property
     def skipped_steps(self) -> Variable:
-        """Number of updates that `skip_above` kept from being applied: a scalar variable."""
-        if self._skipped_steps is None:
+        """Number of updates that were not applied at all: a scalar variable."""
+        return self._once_built("skipped_steps", vars(self._skipping))
+
+    @property
+    def zeroed_steps(self) -> Variable:
+        """Number of updates of which `nonfinite="zero"` set entries to 0: a scalar variable."""
+        return self._once_built("zeroed_steps", vars(self._skipping))
+
+    def _once_built(self, name: str, attributes: Mapping[str, Any]) -> Variable:
+        if attributes.get(name) is None:
             raise AttributeError(
-                "skipped_steps is known once the optimizer is built: after "
+                f"{name.removeprefix('_')} is known once the optimizer is built: after "
                 "optimizer.build(variables), or after the first step."
             )
-        return self._skipped_steps
+        return attributes[name]
+
+    @property
+    def nonfinite(self) -> str:
+        """What is done about gradients that are not finite; fixed, as steps are compiled."""
+        return self._skipping.nonfinite
+
+    @property
+    def max_consecutive_skips(self) -> int | None:
+        """How many updates may be skipped in a row; fixed, as steps are compiled."""
+        return self._skipping.max_consecutive_skips
+
+    def raise_if_nonfinite(self) -> None:
+        """Raise the error of `nonfinite="raise"` or `max_consecutive_skips`, if one is due.
+
+        For steps that cannot raise it themselves, being compiled by XLA or `torch.compile` or
+        run on another device than the processor: there the updates are skipped until this is
+        called. It waits for the device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at
+        the end of each batch.
+
+        Raises:
+            NonFiniteGradientError: with `nonfinite="raise"`, names the variables.
+            TooManySkipsError: more than `max_consecutive_skips` in a row were skipped.
+        """
+        self._skipping.raise_if_due()
 
     @property
     def max_norm(self) -> Any:
@@ -359,11 +417,13 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             variable.assign(store[variable.name])
 
     def get_config(self) -> dict[str, Any]:
-        """Return the wrapped optimizer, the clipper with its current threshold, the name."""
+        """Return what it was made with, thresholds as they are now."""
         return {
             "name": self.name,
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             "clipper": keras.saving.serialize_keras_object(self.clipper),
+            "nonfinite": self.nonfinite,
+            "max_consecutive_skips": self.max_consecutive_skips,
             "skip_above": held_thresholds(self)["skip_above"].get_config(),
             "max_weight": self._weight_groups.get_config(),
         }

@@ -27,6 +27,9 @@ ClipFunction: TypeAlias = Callable[
 """Whole-batch gradients and their variables, to the gradients to use instead; and whether the
 update is not to be applied at all, a boolean scalar tensor, or None where none is skipped."""
 
+SkipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], None]
+"""Called with the whole-batch gradients of an update that is skipped, and their variables."""
+
 BoundFunction: TypeAlias = Callable[[Sequence[Variable], Tensor], list[tuple[Variable, Tensor]]]
 """Variables and the step, to those of the variables that have a bound, and the bound."""
 

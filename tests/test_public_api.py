@@ -31,8 +31,11 @@ def test_public_names():
         "ClippedOptimizer",
         "Clipper",
         "ClipperMap",
+        "NonFiniteGradientError",
         "ObserveOnly",
+        "RaiseOnNonFinite",
         "Threshold",
+        "TooManySkipsError",
         "Update",
         "WeightClipping",
         "ZClip",
@@ -47,7 +50,10 @@ def test_docstring_examples(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
-@pytest.mark.parametrize("name", sorted(set(keras_clip.__all__) - {"clippers", "Update"}))
+ERRORS = {"NonFiniteGradientError", "TooManySkipsError"}
+
+
+@pytest.mark.parametrize("name", sorted(set(keras_clip.__all__) - {"clippers", "Update"} - ERRORS))
 def test_public_docstrings_are_complete(name):
     text = getattr(keras_clip, name).__doc__
     for part in ("Raises:", "Example"):

@@ -22,8 +22,16 @@ Each offers the same functions:
 - `clamp(variables, bounds)`: assigns to each variable its value, cut off at a scalar
   bound and its negative; what is within stays bit for bit, as if there were no bound.
 - `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
+- `replicas()`: how many replicas the strategy in use has.
+- `on_every_replica(flag)`: whether a scalar boolean is true on every replica.
+- `decides_across_replicas()`: whether here an update may be in a branch only where the branch
+  is taken for all replicas together.
 - `run_unless(condition, body, otherwise, arguments, variables)`: runs `body(*arguments)` or,
-  where the condition, a scalar, is true, `otherwise()`; both may change `variables` only.
+  where the condition, a scalar, is true, `otherwise(*arguments)`; both may change `variables`
+  only.
+- `raise_where(fatal, error, names, flags, may_wait)`: raises `error` of the names that are
+  flagged where the scalar `fatal` is true; returns False if that cannot be done from here or,
+  in a graph, `may_wait`.
 - `no_gradients()`: a context in which operations are not recorded for differentiation.
 - `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a
   gradient accumulation and then takes back what it did to its own variables.

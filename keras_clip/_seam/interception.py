@@ -12,6 +12,7 @@ from keras_clip.types import (
     ClipFunction,
     Gradient,
     Optimizer,
+    SkipFunction,
     Tensor,
     Variable,
 )
@@ -34,7 +35,7 @@ def intercept(
     clip: ClipFunction,
     bounds: BoundFunction | None,
     *,
-    may_skip: bool,
+    on_skip: SkipFunction | None,
     own_variables: Sequence[Variable],
 ) -> Interception:
     """Have `clip` called on the gradients that `optimizer`, which is built, is about to use.
@@ -43,14 +44,14 @@ def intercept(
 
     Args:
         optimizer: the wrapped optimizer.
-        clip: returns what to use instead and, if `may_skip`, whether to use anything.
+        clip: returns what to use instead and, if there is `on_skip`, whether to use anything.
         bounds: what the variables are projected to, or None.
-        may_skip: whether updates may be skipped.
-        own_variables: what `clip` and `bounds` read apart from the optimizer's variables.
+        on_skip: called in place of an update that is skipped; None if none ever is.
+        own_variables: what these functions read or write apart from the optimizer's variables.
     """
     clip = _without_gradients(clip)
-    if may_skip or is_multi_optimizer(optimizer):
-        return PrecomputedInterception(optimizer, clip, bounds, own_variables)
+    if on_skip is not None or is_multi_optimizer(optimizer):
+        return PrecomputedInterception(optimizer, clip, bounds, on_skip, own_variables)
     return SingleInterception(optimizer, clip, bounds)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jax.experimental.sparse import BCOO
 from keras import ops
 
 from keras_clip import numerics
+from keras_clip._seam import host_errors
 from keras_clip._seam.sparse import NO_SPARSE
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
@@ -156,17 +158,32 @@ def all_reduce(
     return list(gradients)
 
 
+def replicas() -> int:
+    """One: devices share the one logical program."""
+    return 1
+
+
+def on_every_replica(flag: Tensor) -> Tensor:
+    """Return `flag`: see `replicas`."""
+    return flag
+
+
+def decides_across_replicas() -> bool:
+    """No: see `replicas`."""
+    return False
+
+
 def run_unless(
     condition: Tensor,
     body: Callable[..., None],
-    otherwise: Callable[[], None],
+    otherwise: Callable[..., None],
     arguments: tuple[Any, ...],
     variables: Sequence[Variable],
 ) -> None:
-    """Run `body(*arguments)` or, where `condition` is true, `otherwise()`."""
+    """Run `body(*arguments)` or, where `condition` is true, `otherwise(*arguments)`."""
     if not isinstance(condition, jax.core.Tracer):
         # Outside `jit` every call of `cond` would compile both branches again.
-        otherwise() if bool(condition) else body(*arguments)
+        otherwise(*arguments) if bool(condition) else body(*arguments)
         return
 
     def stateless(function: Callable[[], None]) -> Callable[[list[Tensor]], list[Tensor]]:
@@ -179,9 +196,24 @@ def run_unless(
         return run
 
     values = [variable.value for variable in variables]
-    branches = stateless(otherwise), stateless(lambda: body(*arguments))
+    branches = [stateless(partial(run, *arguments)) for run in (otherwise, body)]
     for variable, value in zip(variables, jax.lax.cond(condition, *branches, values), strict=True):
         variable.assign(value)
+
+
+def raise_where(
+    fatal: Tensor,
+    error: Callable[[Sequence[str]], Exception],
+    names: Sequence[str],
+    flags: Tensor,
+    may_wait: bool,
+) -> bool:
+    """Raise, unless this is traced: a compiled program has no way to."""
+    del may_wait
+    if isinstance(fatal, jax.core.Tracer):
+        return False
+    host_errors.raise_where(fatal, error, names, flags)
+    return True
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:

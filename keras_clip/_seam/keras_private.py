@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+from keras import ops
 
-from keras_clip.types import Gradient, Optimizer, Tensor, Variable
+from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, Variable
 
 OLDEST_KERAS = "3.8"
 NEWEST_KERAS = "3.15"
@@ -43,13 +44,22 @@ PRIVATE_TENSORFLOW_NAMES: dict[str, str] = {
 }
 
 
+# Of TensorFlow's own graphs.
+PRIVATE_GRAPH_NAMES: dict[str, str] = {
+    "_get_control_flow_context": "tells whether XLA compiles a graph, where no error can be raised",
+}
+
 PRIVATE_MULTI_OPTIMIZER_NAMES: dict[str, str] = {
     "_var_to_optimizer_idx": "which member updates a variable",
     "_var_key": "the key of a variable in that mapping",
 }
 
 PRIVATE_ACCUMULATION_NAMES: dict[str, str] = {
-    "_backend_reset_gradient_accumulators": "a skipped update drops what was accumulated",
+    "_backend_reset_gradient_accumulators": "Keras's own leaves a NaN on torch",
+    "_backend_increment_gradient_accumulators": "accumulation under strategies where Keras's "
+    "own raises",
+    "_apply_weight_decay": "comes before the update, also there",
+    "_update_model_variables_moving_average": "comes after it, also there",
 }
 
 # Where keras_clip notes on an optimizer who wraps it.
@@ -166,8 +176,31 @@ def accumulated_average(optimizer: Optimizer, gradient: Gradient, variable: Vari
     """What `optimizer` will hand to its update: unscaled and averaged, as Keras writes it."""
     if optimizer.loss_scale_factor is not None:
         gradient = gradient / optimizer.loss_scale_factor
-    steps = optimizer.gradient_accumulation_steps
-    if not steps:
+    if not optimizer.gradient_accumulation_steps:
         return gradient
-    accumulated = optimizer._accumulated_gradients[optimizer._get_variable_index(variable)]
-    return (gradient + accumulated) / steps
+    return averages(optimizer, [gradient], [variable])[0]
+
+
+def accumulators(optimizer: Optimizer, variables: list[Variable]) -> list[Variable]:
+    """Return the sums of earlier micro-batches, of an optimizer that accumulates."""
+    sums = optimizer._accumulated_gradients
+    return [sums[optimizer._get_variable_index(variable)] for variable in variables]
+
+
+def reset_accumulators(optimizer: Optimizer) -> None:
+    """Make the sums 0. Keras on torch multiplies them by 0, which leaves a NaN what it is."""
+    for accumulated in optimizer._accumulated_gradients:
+        if accumulated is not None:
+            accumulated.assign(ops.zeros_like(accumulated.value))
+
+
+def averages(
+    optimizer: Optimizer, gradients: Gradients, variables: list[Variable]
+) -> list[Gradient]:
+    """Return the averages over all micro-batches, of which `gradients` are the latest."""
+    steps = optimizer.gradient_accumulation_steps
+    sums = accumulators(optimizer, variables)
+    return [
+        (gradient + accumulated) / steps
+        for gradient, accumulated in zip(gradients, sums, strict=True)
+    ]

@@ -1,11 +1,11 @@
 """The layers that variables belong to."""
 
-import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
+from keras_clip._seam.live_objects import instances_of
 from keras_clip.types import Variable
 
 # Where a layer keeps the variables that are its own, not its sublayers'; names of Keras.
@@ -23,7 +23,7 @@ def owners_of(variables: Sequence[Variable]) -> dict[int, list[Any]]:
     another one, as `SpectralNormalization` does.
     """
     owners: dict[int, list[Any]] = {id(variable): [] for variable in variables}
-    for layer in _all_layers():
+    for layer in instances_of(keras.layers.Layer):
         for variable in own_variables(layer):
             if id(variable) in owners:
                 owners[id(variable)].append(layer)
@@ -35,22 +35,3 @@ def own_variables(layer: Any) -> list[Variable]:
     # Not by `getattr`, which may run a user's code on a layer that is not complete yet.
     attributes = vars(layer)
     return [variable for name in _OWN_VARIABLES for variable in attributes.get(name) or ()]
-
-
-def _all_layers() -> Iterator[Any]:
-    # By the identity of the type, as `isinstance` asks the object, and some objects answer by
-    # importing a module or by raising.
-    layer_types = {id(cls) for cls in _with_subclasses(keras.layers.Layer)}
-    return (thing for thing in gc.get_objects() if id(type(thing)) in layer_types)
-
-
-def _with_subclasses(cls: type) -> Iterator[type]:
-    pending, seen = [cls], {cls}
-    while pending:
-        current = pending.pop()
-        yield current
-        # Past a metaclass that has a `__subclasses__` of its own.
-        subclasses: list[type] = type.__subclasses__(current)
-        new = [subclass for subclass in subclasses if subclass not in seen]
-        seen.update(new)
-        pending.extend(new)

@@ -1,6 +1,8 @@
 """Stepping in between the gradients and the update of one optimizer."""
 
-from keras_clip._seam import backend, keras_private
+from functools import partial
+
+from keras_clip._seam import backend, keras_private, replicated_accumulation
 from keras_clip._seam.projection import project
 from keras_clip.types import (
     BoundFunction,
@@ -35,23 +37,45 @@ class SingleInterception:
         self._apply_gradients = optimizer._backend_apply_gradients
         self._update = optimizer._backend_update_step
         self._all_reduce = getattr(optimizer, "_all_reduce_sum_gradients", None)
+        if optimizer.gradient_accumulation_steps:
+            keras_private.check_accumulation_names(optimizer)
         keras_private.replace_methods(
             optimizer,
             _backend_apply_gradients=self._arrive,
             _backend_update_step=self._clip_and_update,
+            _backend_reset_gradient_accumulators=partial(
+                keras_private.reset_accumulators, optimizer
+            ),
             # Keras reduces inside the update, where the gradients are reduced by then.
             _all_reduce_sum_gradients=keras_private.already_reduced,
         )
 
     def _arrive(self, gradients: Gradients, variables: list[Variable]) -> None:
         self._arrivals += 1
-        self._apply_gradients(gradients, variables)
+        if not replicated_accumulation.is_needed(self._optimizer):
+            self._apply_gradients(gradients, variables)
+            return
+        replicated_accumulation.accumulate_or_update(
+            self._optimizer,
+            backend.all_reduce(self._all_reduce, gradients, variables),
+            variables,
+            lambda latest: self._clip_reduced_and_update(
+                keras_private.averages(self._optimizer, latest, variables),
+                variables,
+                self._optimizer.learning_rate,
+            ),
+        )
 
     def _clip_and_update(
         self, gradients: Gradients, variables: list[Variable], learning_rate: Tensor
     ) -> None:
         self._updates += 1
         reduced = backend.all_reduce(self._all_reduce, gradients, variables)
+        self._clip_reduced_and_update(reduced, variables, learning_rate)
+
+    def _clip_reduced_and_update(
+        self, reduced: list[Gradient], variables: list[Variable], learning_rate: Tensor
+    ) -> None:
         known = keras_private.keras_variables(self._optimizer, variables)
         clipped, _ = self._clip(reduced, known)
         self._update(clipped, variables, learning_rate)

@@ -7,9 +7,13 @@ from typing import Any
 import tensorflow as tf
 
 from keras_clip import numerics
+from keras_clip._seam import host_errors
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
+
+# Whoever reads the error of a large model wants the first of them.
+_NAMES_IN_A_MESSAGE = 20
 
 # An optimizer is called outside the tape; one around it is the user's wish.
 no_gradients = nullcontext
@@ -222,17 +226,34 @@ def all_reduce(
     return [gradient for gradient, _ in reduced]
 
 
+def replicas() -> int:
+    """Return the number of replicas of the strategy whose scope this is."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def on_every_replica(flag: Tensor) -> Tensor:
+    """Whether `flag` is true on every replica; to be called on each of them."""
+    missing = tf.cast(tf.logical_not(flag), tf.float32)
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, missing) == 0.0
+
+
+def decides_across_replicas() -> bool:
+    """Whether updates are a `merge_call`, as under MirroredStrategy."""
+    return not tf.__internal__.distribute.strategy_supports_no_merge_call()
+
+
 def run_unless(
     condition: Tensor,
     body: Callable[..., None],
-    otherwise: Callable[[], None],
+    otherwise: Callable[..., None],
     arguments: tuple[Any, ...],
     variables: Sequence[Variable],
 ) -> None:
-    """Run `body(*arguments)` or, where `condition` is true, `otherwise()`."""
+    """Run `body(*arguments)` or, where `condition` is true, `otherwise(*arguments)`."""
     del variables
-    if tf.__internal__.distribute.strategy_supports_no_merge_call():
-        _cond(condition, lambda: body(*arguments), otherwise)
+    if not decides_across_replicas():
+        _cond(condition, lambda: body(*arguments), lambda: otherwise(*arguments))
         return
 
     # In a replica's context a branch of `cond` may not come to a `merge_call`, which updates
@@ -242,7 +263,7 @@ def run_unless(
         _cond(
             strategy.experimental_local_results(conditions)[0],
             lambda: strategy.extended.call_for_each_replica(body, args=per_replica),
-            lambda: strategy.extended.call_for_each_replica(otherwise),
+            lambda: strategy.extended.call_for_each_replica(otherwise, args=per_replica),
         )
 
     tf.distribute.get_replica_context().merge_call(decide, args=(condition, *arguments))
@@ -257,6 +278,36 @@ def _cond(condition: Tensor, body: Callable[[], Any], otherwise: Callable[[], An
         return run
 
     tf.cond(condition, returning_nothing(otherwise), returning_nothing(body))
+
+
+def raise_where(
+    fatal: Tensor,
+    error: Callable[[Sequence[str]], Exception],
+    names: Sequence[str],
+    flags: Tensor,
+    may_wait: bool,
+) -> bool:
+    """Raise at once, or where a graph comes by here; XLA drops what would raise."""
+    if tf.executing_eagerly():
+        host_errors.raise_where(fatal, error, names, flags)
+        return True
+    if may_wait or _is_compiled_by_xla():
+        return False
+    concerned = tf.boolean_mask(tf.constant(list(names)), tf.cast(flags, tf.bool))
+    tf.debugging.Assert(
+        tf.logical_not(fatal), [str(error(())), concerned], summarize=_NAMES_IN_A_MESSAGE
+    )
+    return True
+
+
+def _is_compiled_by_xla() -> bool:
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        context = graph._get_control_flow_context()
+        if context is not None and context.IsXLAContext():
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:

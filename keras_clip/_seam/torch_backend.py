@@ -7,6 +7,7 @@ import torch
 from keras import ops
 
 from keras_clip import numerics
+from keras_clip._seam import host_errors
 from keras_clip._seam.sparse import NO_SPARSE
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
@@ -185,16 +186,31 @@ def all_reduce(
     return list(gradients)
 
 
+def replicas() -> int:
+    """One: each process of a DistributedDataParallel has all of the gradients."""
+    return 1
+
+
+def on_every_replica(flag: Tensor) -> Tensor:
+    """Return `flag`: see `replicas`."""
+    return flag
+
+
+def decides_across_replicas() -> bool:
+    """No: see `replicas`."""
+    return False
+
+
 def run_unless(
     condition: Tensor,
     body: Callable[..., None],
-    otherwise: Callable[[], None],
+    otherwise: Callable[..., None],
     arguments: tuple[Any, ...],
     variables: Sequence[Variable],
 ) -> None:
-    """Run `body(*arguments)` or, where `condition` is true, `otherwise()`."""
+    """Run `body(*arguments)` or, where `condition` is true, `otherwise(*arguments)`."""
     if _decide_on_host(condition):
-        otherwise() if bool(condition) else body(*arguments)
+        otherwise(*arguments) if bool(condition) else body(*arguments)
         return
     # Both are run and one is kept: to read the condition would stop the queue of the device.
     with torch.no_grad():
@@ -202,7 +218,7 @@ def run_unless(
         body(*arguments)
         changed = [variable.value.detach().clone() for variable in variables]
         _copy_all(before, variables)
-        otherwise()
+        otherwise(*arguments)
         kept = [
             torch.where(condition.to(new.device), variable.value, new)
             for variable, new in zip(variables, changed, strict=True)
@@ -213,6 +229,21 @@ def run_unless(
 def _copy_all(values: Sequence[Tensor], variables: Sequence[Variable]) -> None:
     for value, variable in zip(values, variables, strict=True):
         variable.value.copy_(value)
+
+
+def raise_where(
+    fatal: Tensor,
+    error: Callable[[Sequence[str]], Exception],
+    names: Sequence[str],
+    flags: Tensor,
+    may_wait: bool,
+) -> bool:
+    """Raise where reading the values costs nothing."""
+    del may_wait
+    if not _decide_on_host(fatal):
+        return False
+    host_errors.raise_where(fatal, error, names, flags)
+    return True
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:

@@ -47,9 +47,12 @@ class Update:
         value = threshold(self.step) if callable(threshold) else threshold
         return ops.convert_to_tensor(value)
 
-    def with_gradients(self, gradients: list[Gradient]) -> Self:
-        """Return the same update with other gradients, whose norms are not known yet."""
-        return type(self)(gradients, self.variables, self.step)
+    def with_gradients(self, gradients: list[Gradient], global_norm: Tensor | None = None) -> Self:
+        """Return the same update with other gradients, and their norm where it is known."""
+        update = type(self)(gradients, self.variables, self.step)
+        if global_norm is not None:
+            update.__dict__["global_norm"] = global_norm
+        return update
 
     def subset(self, positions: Sequence[int]) -> Self:
         """Return the update of some of the variables."""

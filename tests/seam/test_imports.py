@@ -39,9 +39,30 @@ ALLOWED = {
         "clippers",
     },
     "wrapping": {"types", "_seam"},
-    "optimizer": {"types", "thresholds", "_seam", "clippers", "wrapping", "weight_groups"},
+    "nonfinite": {"types", "_seam", "arithmetic"},
+    "skipping": {"types", "paths", "_seam", "nonfinite"},
+    "optimizer": {
+        "types",
+        "thresholds",
+        "_seam",
+        "clippers",
+        "nonfinite",
+        "skipping",
+        "wrapping",
+        "weight_groups",
+    },
+    "finding": {"_seam", "optimizer"},
+    "raise_on_nonfinite": {"finding"},
     "demo": {"demo", "optimizer", "types", ""},
-    "": {"arithmetic", "clippers", "optimizer", "thresholds", "weight_clipping"},
+    "": {
+        "arithmetic",
+        "clippers",
+        "nonfinite",
+        "optimizer",
+        "raise_on_nonfinite",
+        "thresholds",
+        "weight_clipping",
+    },
 }
 
 

@@ -19,6 +19,7 @@ LISTED = {
     **keras_private.PRIVATE_NAMES,
     **keras_private.PRIVATE_TENSORFLOW_NAMES,
     **keras_private.PRIVATE_SHOWN_NAMES,
+    **keras_private.PRIVATE_GRAPH_NAMES,
     **keras_private.PRIVATE_MULTI_OPTIMIZER_NAMES,
     **keras_private.PRIVATE_ACCUMULATION_NAMES,
 }

@@ -1,0 +1,88 @@
+"""What happens to an update whose gradients are not finite."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+from keras import ops
+
+from keras_clip._seam import backend
+from keras_clip.arithmetic import norm_of_tensors
+from keras_clip.types import Gradient, Tensor
+
+NonFinitePolicy: TypeAlias = Literal["propagate", "skip", "zero", "raise"]
+
+POLICIES: tuple[str, ...] = get_args(NonFinitePolicy)
+
+
+class NonFiniteGradientError(FloatingPointError):
+    """Gradients are NaN or infinite, and `nonfinite="raise"` asked to be told."""
+
+
+class TooManySkipsError(RuntimeError):
+    """More updates in a row were skipped than `max_consecutive_skips` allows."""
+
+
+def check_policy(nonfinite: Any) -> None:
+    """Raise if it is none of `POLICIES`."""
+    if nonfinite not in POLICIES:
+        raise ValueError(
+            "nonfinite must be 'propagate' (the step shows the NaN), 'skip' (the update is not "
+            "applied), 'zero' (such entries become 0, then the gradients are clipped) or 'raise' "
+            f"(an error names the variables). Received: nonfinite={nonfinite!r}."
+        )
+
+
+def check_limit(max_consecutive_skips: Any, may_skip: bool) -> None:
+    """Raise if it is no number of updates, or if no update is ever skipped."""
+    if max_consecutive_skips is None:
+        return
+    is_integer = isinstance(max_consecutive_skips, int)
+    if not is_integer or isinstance(max_consecutive_skips, bool) or max_consecutive_skips < 1:
+        raise ValueError(
+            "max_consecutive_skips must be an integer of at least 1, or None for no limit. "
+            f"Received: max_consecutive_skips={max_consecutive_skips!r}."
+        )
+    if not may_skip:
+        raise ValueError(
+            "max_consecutive_skips limits updates that are skipped, and here none ever is. Set "
+            "nonfinite='skip' or skip_above as well, or leave it out. Received: "
+            f"max_consecutive_skips={max_consecutive_skips!r}."
+        )
+
+
+def zero_nonfinite_entries(
+    gradients: list[Gradient], global_norm: Tensor
+) -> tuple[list[Gradient], Tensor]:
+    """Replace NaN and infinite entries by 0 where `global_norm` says that there may be any.
+
+    Returns the gradients and their norm.
+    """
+    zeroed, norm = _compiled_zero(gradients, global_norm)
+    return list(zeroed), norm
+
+
+def _zero(gradients: list[Gradient], global_norm: Tensor) -> tuple[list[Gradient], Tensor]:
+    def zeroed() -> tuple[list[Gradient], Tensor]:
+        finite = [backend.map_values(gradient, _finite_or_zero) for gradient in gradients]
+        return finite, ops.cast(norm_of_tensors(finite), global_norm.dtype)
+
+    # Finite gradients are not touched, so that they stay the same bit for bit.
+    chosen: tuple[list[Gradient], Tensor] = backend.choose(
+        ops.isfinite(global_norm), lambda: (list(gradients), global_norm), zeroed
+    )
+    return chosen
+
+
+_compiled_zero = backend.compiled(_zero, ())
+
+
+def _finite_or_zero(values: Tensor) -> Tensor:
+    return ops.where(ops.isfinite(values), values, ops.zeros_like(values))
+
+
+def flags_of_nonfinite(gradients: Sequence[Gradient]) -> list[Tensor]:
+    """Return for each gradient whether an entry is NaN or infinite, as 0 or 1."""
+    return [
+        ops.cast(ops.logical_not(ops.all(ops.isfinite(backend.values(gradient)))), "int32")
+        for gradient in gradients
+    ]
