@@ -6,10 +6,12 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import jax
 import keras
+from packaging.version import Version
 
 from keras_clip import AutoClip, ClippedOptimizer
 from tests.distribution.processes import message_of, strict_warnings
@@ -33,8 +35,11 @@ def data_parallel():
 def model_parallel():
     """Units of the hidden layer on 4 devices, halves of the batch on 2."""
     devices = keras.distribution.list_devices("cpu")
+    # Keras 3.8 hands the parts of a batch to devices in the order of a set, so that those that
+    # share the units of a layer see different rows: there each device gets all rows.
+    shape = (2, 4) if Version(keras.__version__) >= Version("3.15") else (1, 8)
     layouts = keras.distribution.LayoutMap(
-        keras.distribution.DeviceMesh((2, 4), ("batch", "model"), devices)
+        keras.distribution.DeviceMesh(shape, ("batch", "model"), devices)
     )
     layouts[".*hidden/kernel"] = (None, "model")
     layouts[".*hidden/bias"] = ("model",)
@@ -51,6 +56,10 @@ SCOPES = {
 
 def adam(**options):
     return keras.optimizers.Adam(0.01, **options)
+
+
+def idle():
+    return ClippedOptimizer(adam(), max_norm=float("inf"))
 
 
 def counted(make_clipper, inner):
@@ -132,8 +141,9 @@ def collectives(scope, make_optimizer):
             model.metrics_variables,
         ]
         state = tuple([variable.value for variable in group] for group in groups)
-        layout = keras.distribution.distribution().get_data_layout((BATCH, 4)).backend_layout
-        batch = tuple(jax.device_put(array[:BATCH], layout) for array in data())
+        layout = keras.distribution.distribution().get_data_layout((BATCH, 4))
+        rows = [jax.numpy.asarray(array[:BATCH]) for array in data()]
+        batch = tuple(keras.distribution.distribute_tensor(a, layout) for a in rows)
         shardings = (None, jax.tree.map(lambda value: value.sharding, state))
         step = jax.jit(model.train_step, out_shardings=shardings)
         text = step.lower(state, batch).compile().as_text()
@@ -163,22 +173,17 @@ def all_collectives():
     }
 
 
-def uneven_fit(scope, make_optimizer):
-    inputs, targets = data(2 * BATCH + 3)
+def fit_what_cannot_be_split(scope, make_optimizer):
+    inputs, targets = data(3)
     with SCOPES[scope]():
-        model = make_model(make_optimizer())
-        model.fit(inputs, targets, batch_size=BATCH, shuffle=False, verbose=0)
-    return "nothing"
+        make_model(make_optimizer()).fit(inputs, targets, verbose=0)
 
 
 def uneven():
-    """What comes of a last batch of 3, with the bare optimizer and with the wrapped one."""
+    """What comes of a batch of 3, with the bare optimizer and with the wrapped one."""
     return {
-        scope: {
-            "bare": message_of(lambda scope=scope: uneven_fit(scope, adam)),
-            "wrapped": message_of(lambda scope=scope: uneven_fit(scope, OPTIONS["Adam"])),
-        }
-        for scope in SCOPES
+        scope: [message_of(partial(fit_what_cannot_be_split, scope, make)) for make in (adam, idle)]
+        for scope in ("data parallel", "model parallel")
     }
 
 

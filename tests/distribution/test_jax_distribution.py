@@ -48,12 +48,13 @@ def test_a_run_that_was_saved_continues_as_if_never_stopped():
     assert too_different(resumed["one device"], whole["one device"], rtol=1e-6) == {}
 
 
+@pytest.mark.exhaustive
 def test_no_gradient_is_exchanged_twice_and_a_batch_that_cannot_be_split_is_kerass_error():
     found = run("structure")
     check_collectives(found["collectives"])
-    for scope, errors in found["uneven"].items():
-        assert errors["wrapped"] == errors["bare"]
-        assert ("should" in errors["bare"]) == (scope != "one device"), errors
+    for bare, wrapped in found["uneven"].values():
+        assert wrapped == bare
+        assert "should" in bare
 
 
 def check_collectives(found):
