@@ -109,7 +109,7 @@ def norm_of_tensors(gradients: Gradients, norm_type: float = 2.0) -> Tensor:
     if not nonempty:
         return ops.zeros((), dtype=dtype)
     if norm_type != 2.0:
-        return numerics.p_norm(nonempty, norm_type)
+        return numerics.p_norm([backend.values(operand) for operand in nonempty], norm_type)
     return backend.global_norm(nonempty, dtype)
 
 

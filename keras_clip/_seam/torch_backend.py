@@ -9,6 +9,13 @@ from keras import ops
 from keras_clip import numerics
 from keras_clip._seam import host_errors
 from keras_clip._seam.sparse import NO_SPARSE
+from keras_clip._seam.torch_shards import (
+    is_sharded,
+    map_shards,
+    refuse_sharded,
+    whole,
+    with_norms_for_shards,
+)
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
@@ -40,14 +47,14 @@ def row_totals(gradient: Gradient) -> tuple[Tensor, Tensor]:
 
 
 def values(gradient: Gradient) -> Tensor:
-    """Return the tensor, or the distinct values of a sparse one."""
-    return gradient.coalesce().values() if is_sparse(gradient) else gradient
+    """Return the tensor, all of it if it is sharded, or the distinct values of a sparse one."""
+    return gradient.coalesce().values() if is_sparse(gradient) else whole(gradient)
 
 
 def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
-    """Apply `function` to the tensor, or to the values of a sparse one, made distinct."""
+    """Apply `function` to the tensor, its shard, or the values of a sparse one, made distinct."""
     if not is_sparse(gradient):
-        return function(gradient)
+        return map_shards(gradient, function)
     distinct = gradient.coalesce()
     return torch.sparse_coo_tensor(
         distinct.indices(), function(distinct.values()), distinct.shape, is_coalesced=True
@@ -62,6 +69,7 @@ def norm_operand(gradient: Gradient) -> Tensor:
 def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
     """Square root of the sum of squares, for any magnitude."""
     accumulate = getattr(torch, dtype)
+    operands = _unsharded(operands, dtype)
     if _decide_on_host(operands[0]):
         norm = _chunked_norm(operands, accumulate)
         value = float(norm.detach())
@@ -72,6 +80,10 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
         return numerics.rescaled_norm(operands)
     # In float64 no square of a float32 leaves the range, so that nothing is to decide.
     return _stacked_norm(torch._foreach_norm(list(operands), 2, dtype=torch.float64)).to(accumulate)
+
+
+def _unsharded(operands: Sequence[Tensor], dtype: str) -> list[Tensor]:
+    return with_norms_for_shards(operands, lambda shards: norms(shards, dtype))
 
 
 def _decide_on_host(tensor: Tensor) -> bool:
@@ -96,6 +108,7 @@ def _chunks(operand: Tensor, accumulate: torch.dtype) -> Sequence[Tensor]:
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
     """Norm of each operand, all rescaled where the squares of any leave the range."""
     accumulate = getattr(torch, dtype)
+    operands = _unsharded(operands, dtype)
     if not _decide_on_host(operands[0]):
         if accumulate is torch.float64 or operands[0].device.type == "mps":
             return numerics.rescaled_norms(operands, dtype)
@@ -153,9 +166,8 @@ def _multiplied(gradients: Gradients, factor: Tensor) -> list[Gradient]:
     products = list(gradients)
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for position, gradient in enumerate(gradients):
-        if gradient.is_sparse or numerics.is_half(gradient):
-            wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-            products[position] = (wide * factor.to(wide.device)).to(gradient.dtype)
+        if gradient.is_sparse or numerics.is_half(gradient) or is_sharded(gradient):
+            products[position] = _multiplied_alone(gradient, factor)
         else:
             groups.setdefault((gradient.device, gradient.dtype), []).append(position)
     for (device, dtype), positions in groups.items():
@@ -167,10 +179,25 @@ def _multiplied(gradients: Gradients, factor: Tensor) -> list[Gradient]:
     return products
 
 
+def _multiplied_alone(gradient: Gradient, factor: Tensor) -> Gradient:
+    def multiply(values: Tensor) -> Tensor:
+        wide = values.to(torch.promote_types(values.dtype, torch.float32))
+        return (wide * factor.to(wide.device)).to(values.dtype)
+
+    return multiply(gradient) if gradient.is_sparse else map_shards(gradient, multiply)
+
+
 def compiled(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
-    """Return `function`: torch decides as it goes."""
+    """Return `function`, for whole tensors: torch decides as it goes."""
     del static
-    return function
+
+    def run(*arguments: Any) -> Any:
+        refuse_sharded(
+            [tensor for listed in arguments if isinstance(listed, list) for tensor in listed]
+        )
+        return function(*arguments)
+
+    return run
 
 
 def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], Any]) -> Any:
@@ -249,4 +276,8 @@ def raise_where(
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
     """Assign one after another."""
     for variable, bound in zip(variables, bounds, strict=True):
-        variable.assign(numerics.clamped(variable.value, bound))
+        variable.assign(_clamped(variable.value, bound))
+
+
+def _clamped(value: Tensor, bound: Tensor) -> Tensor:
+    return map_shards(value, lambda shard: numerics.clamped(shard, bound))

@@ -112,7 +112,7 @@ def _checked_pair(pair: Any) -> Any:
 
 def _limited(gradient: Gradient, low: Tensor, high: Tensor) -> Gradient:
     if not backend.is_sparse(gradient):
-        return _clamp(gradient, low, high)
+        return backend.map_values(gradient, lambda values: _clamp(values, low, high))
     totals, _ = backend.row_totals(gradient)
     limited = _clamp(totals, low, high)
     return backend.map_values(gradient, lambda values: _share(values, totals, limited))
