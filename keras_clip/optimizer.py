@@ -7,7 +7,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_clip._seam import keras_private
+from keras_clip._seam import backend, keras_private
 from keras_clip._seam.inherited_state import InheritedState, inner_of
 from keras_clip._seam.interception import Interception, intercept
 from keras_clip._seam.loss_scale import look_at_all_replicas
@@ -132,6 +132,10 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self._grad_norm: Variable | None = None
         self._skipping = skipping
         self._interception: Interception | None = None
+
+    def add_variable(self, shape: tuple[int, ...], *args: Any, **kwargs: Any) -> Variable:
+        """Create a variable of the wrapper's own, which every device has all of."""
+        return super().add_variable(shape, *args, **backend.on_every_device(len(shape)), **kwargs)
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Create the variables of the wrapped optimizer, of the clipper, and `grad_norm`."""

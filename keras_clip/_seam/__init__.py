@@ -32,6 +32,8 @@ Each offers the same functions:
 - `raise_where(fatal, error, names, flags, may_wait)`: raises `error` of the names that are
   flagged where the scalar `fatal` is true; returns False if that cannot be done from here or,
   in a graph, `may_wait`.
+- `on_every_device(rank)`: arguments for a new variable, so that no pattern which a user's
+  distribution has for the variables of layers splits it.
 - `no_gradients()`: a context in which operations are not recorded for differentiation.
 - `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a
   gradient accumulation and then takes back what it did to its own variables.

@@ -1,5 +1,6 @@
 """Norm and clip on JAX."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -171,6 +172,14 @@ def on_every_replica(flag: Tensor) -> Tensor:
 def decides_across_replicas() -> bool:
     """No: see `replicas`."""
     return False
+
+
+def on_every_device(rank: int) -> dict[str, Any]:
+    """Return the layout that splits nothing, where variables take one: not in Keras 3.8."""
+    distribution = keras.distribution.distribution()
+    if distribution is None or "layout" not in inspect.signature(keras.Variable).parameters:
+        return {}
+    return {"layout": keras.distribution.TensorLayout([None] * rank, distribution.device_mesh)}
 
 
 def run_unless(

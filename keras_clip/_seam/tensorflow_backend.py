@@ -243,6 +243,12 @@ def decides_across_replicas() -> bool:
     return not tf.__internal__.distribute.strategy_supports_no_merge_call()
 
 
+def on_every_device(rank: int) -> dict[str, Any]:
+    """Return nothing: layouts are JAX's."""
+    del rank
+    return {}
+
+
 def run_unless(
     condition: Tensor,
     body: Callable[..., None],

@@ -228,6 +228,12 @@ def decides_across_replicas() -> bool:
     return False
 
 
+def on_every_device(rank: int) -> dict[str, Any]:
+    """Return nothing: layouts are JAX's."""
+    del rank
+    return {}
+
+
 def run_unless(
     condition: Tensor,
     body: Callable[..., None],

@@ -7,9 +7,20 @@ from typing import Any, Self
 import keras
 
 from keras_clip import numerics
+from keras_clip._seam import backend
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Tensor, Variable
+
+# Of `ClippedOptimizer`, whose variables are saved beside a clipper's.
+_OPTIMIZERS_NAMES = (
+    "grad_norm",
+    "skip_above",
+    "skipped_steps",
+    "consecutive_skips",
+    "zeroed_steps",
+    "nonfinite_variables",
+)
 
 
 class Clipper(abc.ABC):
@@ -121,7 +132,7 @@ class Clipper(abc.ABC):
             dtype: Defaults to the one norms have: float64 if the model has float64
                 variables, else float32.
             name: state is saved by it, so that it must differ from the names of the clipper's
-                other variables and from the optimizer's own, `grad_norm` and `skipped_steps`.
+                other variables and from the optimizer's own, `grad_norm` for one.
 
         Raises:
             RuntimeError: it is called outside `build`.
@@ -134,12 +145,12 @@ class Clipper(abc.ABC):
                 "placed with the optimizer's own variables."
             )
         full_name = self._prefix + name
-        taken = {"grad_norm", "skipped_steps", *(variable.name for variable in self._variables)}
+        taken = {*_OPTIMIZERS_NAMES, *(variable.name for variable in self._variables)}
         if full_name in taken:
             raise ValueError(
                 f"{type(self).__name__} has two variables named {name!r}, or one named like the "
-                "optimizer's own grad_norm or skipped_steps. State is saved by name; give each "
-                "its own."
+                f"optimizer's own {', '.join(_OPTIMIZERS_NAMES)}. State is saved by name; give "
+                "each its own."
             )
         variable = keras.Variable(
             keras.initializers.get(initializer),
@@ -149,6 +160,7 @@ class Clipper(abc.ABC):
             # Every replica computes the same state from the same gradients.
             aggregation="only_first_replica",
             name=full_name,
+            **backend.on_every_device(len(shape)),
         )
         self._variables.append(variable)
         return variable
