@@ -36,7 +36,7 @@ define test_on_all_backends
 done
 endef
 
-.PHONY: help demo test lint types test-newest test-oldest clean
+.PHONY: help demo test lint types test-newest test-oldest endurance clean
 
 help:
 	@echo "make demo   train a network that fails without clipping (ARGS='--help' for options)"
@@ -66,6 +66,12 @@ test-newest: $(NEWEST)/.tests
 LEAN := not exhaustive and not any_backend
 test-oldest: $(OLDEST)/.tests
 	$(call test_on_all_backends,$(OLDEST),oldest,$(LEAN),$(LEAN))
+
+# Longer than anybody waits for in `make test`: 20 kills a backend.
+endurance: $(NEWEST)/.tests
+	@for backend in tensorflow jax; do \
+	  KERAS_CLIP_KILLS=20 KERAS_BACKEND=$$backend $(NEWEST)/bin/python -m pytest -q tests/faults; \
+	done
 
 clean:
 	rm -rf $(NEWEST) $(OLDEST)
