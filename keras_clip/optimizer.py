@@ -17,6 +17,7 @@ from keras_clip._seam.micro_batches import (
     update_count,
 )
 from keras_clip._seam.multi_optimizer import members_of
+from keras_clip._seam.strategies import check_strategy
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.clippers.registry import get_member
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
@@ -128,6 +129,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         with keras.name_scope(self.name):
             self.clipper.build_for(keras_private.trainable_variables(inner))
             self._weight_groups.build(keras_private.trainable_variables(inner), self.clipper.dtype)
+        check_strategy(keeps_state=bool(self.clipper.state) or self.skip_above is not None)
         for variable in (*self.clipper.variables, *self._weight_groups.variables):
             keras_private.track(self, variable)
         self._grad_norm = self.add_variable(

@@ -25,6 +25,8 @@ Each offers the same functions:
 - `run_unless(condition, body, otherwise, arguments, variables)`: runs `body(*arguments)` or,
   where the condition, a scalar, is true, `otherwise()`; both may change `variables` only.
 - `no_gradients()`: a context in which operations are not recorded for differentiation.
+- `asynchronous_strategy()`, on TensorFlow only: the name of the current strategy if its workers
+  do not wait for each other, or None.
 - `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a
   gradient accumulation and then takes back what it did to its own variables.
 """
