@@ -44,3 +44,5 @@ OWN_LOOPS: dict[str, Callable[[], Any]] = {
     "sgd_family": sgd_family,
     "adam_family": adam_family,
 }
+
+REPLICAS = {"adam_family": 2, "sgd_family": 3, "sgd": 4, "adam": 8}

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tests.distribution import cases
-from tests.distribution.batches import batch, unequal_shares
+from tests.distribution.batches import BATCH, batch, unequal_shares
 from tests.distribution.own_loop import OwnLoop
 
 WORKER = STRATEGY.cluster_resolver.task_id
@@ -31,31 +31,37 @@ def loop(make_optimizer):
 
 
 def compared(make_optimizer):
+    """A whole run, with what it held after the steps of the run that is restarted."""
     run = loop(make_optimizer)
-    return {**run.run(), **run.result()}
+    start = run.run(0, cases.RESTART_STEPS)
+    halfway = run.result()
+    rest = run.run(cases.RESTART_STEPS)
+    course = {key: start[key] + rest[key] for key in start}
+    return {**course, **run.result(), "halfway": halfway, "collectives": collectives(run)}
 
 
-def collectives(make_optimizer):
+def collectives(run):
     """How many of each collective operation one step has."""
-    run = loop(make_optimizer)
-    arguments = [run.shared(array) for array in (*batch(0), np.ones((16, 1), "float32"))]
+    arguments = [run.shared(array) for array in (*batch(0), np.ones((BATCH, 1), "float32"))]
     graph = run.compiled.get_concrete_function(*arguments).graph.as_graph_def()
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     return Counter(node.op for node in nodes if node.op.startswith("Collective"))
 
 
-def skipped(spike):
-    """A step whose last sample, which the second worker has, is `spike`, after a usual one."""
+def skipped():
+    """Steps whose last sample, which the second worker has, is out of bounds or NaN."""
     run = loop(cases.skipping)
     run.run(0, 1)
-    before = run.result()
-    inputs, targets = batch(1)
-    targets[-1] = spike
-    run.take_step(inputs, targets)
+    before = run.result()["weights"]
+    for step, bad in enumerate([1e9, np.nan], start=1):
+        inputs, targets = batch(step)
+        targets[-1] = bad
+        run.take_step(inputs, targets)
     skips = int(run.optimizer.skipped_steps.numpy())
-    unchanged = run.result()["weights"] == before["weights"]
-    run.run(2, 3)
-    return {"skipped": skips, "unchanged": unchanged, **run.result()}
+    unchanged = run.result()["weights"] == before
+    run.run(3, 4)
+    counted = collectives(run)
+    return {"skipped": skips, "unchanged": unchanged, **run.result(), "collectives": counted}
 
 
 def error_of_fit(make_optimizer):
@@ -89,27 +95,21 @@ def until_end(folder, deadly):
     return {"resumed_at": resumed_at, **run.result()}
 
 
-def everything(folder):
+def everything():
     return {
         "cases": {name: compared(make) for name, make in cases.OWN_LOOPS.items()},
-        "collectives": {
-            "bare": collectives(lambda: keras.optimizers.SGD(0.05)),
-            "clipped": collectives(cases.sgd),
-            "skipping": collectives(cases.skipping),
-            "family": collectives(cases.adam_family),
-        },
-        "spike": skipped(1e9),
-        "nan": skipped(np.nan),
-        "fit": {
-            "bare": error_of_fit(lambda: keras.optimizers.SGD(0.05)),
-            "clipped": error_of_fit(cases.sgd),
-        },
-        "never_stopped": until_end(folder, deadly=False),
+        "bare": {"collectives": collectives(loop(bare))},
+        "skipping": skipped(),
+        "fit": {"bare": error_of_fit(bare), "clipped": error_of_fit(cases.sgd)},
     }
 
 
-def main(what, folder):
-    result = everything(folder) if what == "everything" else until_end(folder, what == "dying")
+def bare():
+    return keras.optimizers.SGD(cases.LEARNING_RATE)
+
+
+def main(folder=None, course="surviving"):
+    result = until_end(folder, course == "dying") if folder else everything()
     print(json.dumps(result))
 
 
