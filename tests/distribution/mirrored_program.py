@@ -62,32 +62,32 @@ def reductions_without_clipping():
     return strategy.extended._cross_device_ops.batches
 
 
-def dataset(samples):
-    return tf.data.Dataset.from_tensor_slices(data(samples)).batch(BATCH)
+def dataset(samples, batch_size=BATCH):
+    return tf.data.Dataset.from_tensor_slices(data(samples)).batch(batch_size)
 
 
-def fit(strategy, make_optimizer, samples, **arguments):
-    """Keras's loop over a number of samples, for at least 50 steps."""
+def fit(strategy, make_optimizer, batches, **arguments):
+    """Keras's loop over batches, for at least 50 steps."""
     with strategy.scope():
         model = make_model(make_optimizer(), jit_compile=False, **arguments)
-    epochs = -(-STEPS // len(dataset(samples)))
-    model.fit(dataset(samples), epochs=epochs, shuffle=False, verbose=0)
+    epochs = -(-STEPS // len(batches))
+    model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     return {
         "weights": as_lists(values(model.trainable_variables)),
         "iterations": int(model.optimizer.iterations.numpy()),
     }
 
 
-def shares_of_each_batch(replicas, samples):
+def shares_of_each_batch(replicas, batches):
     """How many samples tf.distribute gives to each replica."""
-    distributed = mirrored(replicas).experimental_distribute_dataset(dataset(samples))
+    distributed = mirrored(replicas).experimental_distribute_dataset(batches)
     return [[len(share) for share in inputs.values] for inputs, _ in distributed]
 
 
-def error_of_fit(make_optimizer):
+def error_of_fit(replicas, make_optimizer):
     try:
-        fit(mirrored(2), make_optimizer, BATCH)
-    except RuntimeError as error:
+        fit(mirrored(replicas), make_optimizer, dataset(BATCH))
+    except (RuntimeError, tf.errors.InvalidArgumentError) as error:
         return str(error)
     return None
 
@@ -108,7 +108,7 @@ def own_loops():
             name: own_loop(replicas, cases.OWN_LOOPS[name])
             for name, replicas in cases.REPLICAS.items()
         },
-        "one_device": {name: one_device_run(make) for name, make in cases.OWN_LOOPS.items()},
+        "one_device": {name: one_device_run(cases.OWN_LOOPS[name]) for name in cases.REPLICAS},
         "reductions_without_clipping": reductions_without_clipping(),
     }
 
@@ -116,25 +116,31 @@ def own_loops():
 def fits():
     """Keras's own loop: batches that divide evenly, that do not, moving averages."""
     one_device = tf.distribute.get_strategy()
-    several = {"steps_per_execution": 4}
+    even, uneven = dataset(48), dataset(cases.UNEVEN_SAMPLES, 15)
     return {
         "even": {
-            "one_device": fit(one_device, cases.adam, 48),
-            "replicas": fit(mirrored(4), cases.adam, 48, **several),
+            "one_device": fit(one_device, cases.adam, even),
+            "replicas": fit(mirrored(4), cases.adam, even, steps_per_execution=4),
         },
         "averages": {
-            "one_device": fit(one_device, clipped_averaging, 48),
-            "replicas": fit(mirrored(2), clipped_averaging, 48),
+            "one_device": fit(one_device, clipped_averaging, even),
+            "replicas": fit(mirrored(2), clipped_averaging, even),
         },
         "uneven": {
-            "shares": shares_of_each_batch(3, 50),
-            "bare": fit(mirrored(3), bare, 50),
-            "clipped": fit(mirrored(3), cases.sgd, 50),
-            "bare_one_device": fit(one_device, bare, 50),
+            "shares": shares_of_each_batch(3, uneven),
+            "bare": fit(mirrored(3), bare, uneven),
+            "clipped": fit(mirrored(3), cases.sgd, uneven),
+            "bare_one_device": fit(one_device, bare, uneven),
         },
-        "overwriting": {
-            "bare": error_of_fit(lambda: averaging(2)),
-            "clipped": error_of_fit(lambda: ClippedOptimizer(averaging(2))),
+        "refused": {
+            "first batch uneven": {
+                "bare": error_of_fit(3, bare),
+                "clipped": error_of_fit(3, cases.sgd),
+            },
+            "averages overwrite": {
+                "bare": error_of_fit(2, lambda: averaging(2)),
+                "clipped": error_of_fit(2, lambda: ClippedOptimizer(averaging(2))),
+            },
         },
     }
 

@@ -84,7 +84,7 @@ def as_keras_weighs(batches_of_shares, samples):
 def test_uneven_shares_count_as_keras_weighs_them(found, kind, max_norm):
     uneven = found["fits"]["uneven"]
     assert uneven["shares"][-1] == [1, 1, 0]
-    epoch = list(as_keras_weighs(uneven["shares"], samples=50))
+    epoch = list(as_keras_weighs(uneven["shares"], cases.UNEVEN_SAMPLES))
     batches = [epoch[step % len(epoch)] for step in range(uneven[kind]["iterations"])]
     weights, _ = train(found["start"], batches, cases.LEARNING_RATE, max_norm)
     assert difference(uneven[kind]["weights"], weights) < 1e-6
@@ -96,6 +96,7 @@ def test_keras_itself_weighs_uneven_shares_otherwise_than_one_device(fits):
     assert difference(uneven["bare"]["weights"], uneven["bare_one_device"]["weights"]) > 1e-3
 
 
-def test_moving_averages_that_overwrite_run_where_they_do_without_the_wrapper(fits):
-    overwriting = fits["overwriting"]
-    assert (overwriting["clipped"] is None) == (overwriting["bare"] is None)
+@pytest.mark.parametrize("kind", ["first batch uneven", "averages overwrite"])
+def test_what_keras_refuses_on_replicas_it_refuses_without_the_wrapper(fits, kind):
+    refused = fits["refused"][kind]
+    assert (refused["clipped"] is None) == (refused["bare"] is None)
