@@ -8,7 +8,8 @@ import keras
 from keras_clip import ClipByGlobalNorm, ClippedOptimizer
 from tests.support.family import whole_family
 
-MAX_NORM = 0.5
+# Between the norms of the runs: some steps are clipped, some are not.
+MAX_NORM = 3.0
 LEARNING_RATE = 0.05
 
 # Of the run that one worker does not survive.

@@ -70,8 +70,9 @@ def fit(strategy, make_optimizer, batches, **arguments):
     """Keras's loop over batches, for at least 50 steps."""
     with strategy.scope():
         model = make_model(make_optimizer(), jit_compile=False, **arguments)
-    epochs = -(-STEPS // len(batches))
-    model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+    # Each epoch would be traced anew.
+    repeated = batches.repeat(-(-STEPS // len(batches)))
+    model.fit(repeated, shuffle=False, verbose=0)
     return {
         "weights": as_lists(values(model.trainable_variables)),
         "iterations": int(model.optimizer.iterations.numpy()),

@@ -69,6 +69,7 @@ def test_fit_runs_as_far_as_it_does_without_the_wrapper(workers):
         assert (worker["fit"]["clipped"] is None) == (worker["fit"]["bare"] is None)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_worker_changes_nothing(workers, tmp_path):
     """Both start again from the latest checkpoint, as collectives need all workers."""
     folder = str(tmp_path)

@@ -25,8 +25,14 @@ def central_storage_strategy():
     return strategy, [slice(0, 5), slice(5, BATCH)]
 
 
-@pytest.mark.parametrize("make_strategy", [one_device_strategy, central_storage_strategy])
-@pytest.mark.parametrize("make_optimizer", [cases.sgd, cases.adam_family, cases.skipping])
+@pytest.mark.parametrize(
+    "make_strategy, make_optimizer",
+    [
+        (one_device_strategy, cases.skipping),
+        (central_storage_strategy, cases.skipping),
+        pytest.param(central_storage_strategy, cases.adam_family, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_equals_no_strategy(make_strategy, make_optimizer):
     from tests.distribution.own_loop import OwnLoop, one_device_run
 
