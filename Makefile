@@ -31,7 +31,7 @@ endef
 define test_on_all_backends
 @for backend in $(BACKENDS); do \
   echo "== tests on $$backend, $(2) Keras"; \
-  KERAS_BACKEND=$$backend $(1)/bin/python -m pytest -n 2 -q $(or $(ARGS),$(3)) \
+  KERAS_BACKEND=$$backend $(1)/bin/python -m pytest -n 2 --dist loadgroup -q $(or $(ARGS),$(3)) \
     -m "$$(test $$backend = $(firstword $(BACKENDS)) && echo "$(4)" || echo "$(5)")"; \
 done
 endef
