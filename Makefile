@@ -27,11 +27,12 @@ define install
 endef
 
 # $(call test_on_all_backends,ENVIRONMENT,WHICH KERAS,TESTS,MARKERS ON THE FIRST,ON THE OTHERS):
-# what is the same on every backend runs on the first of them.
+# what is the same on every backend runs on the first of them. Files stay whole, as the tests of
+# some share what a child process found.
 define test_on_all_backends
 @for backend in $(BACKENDS); do \
   echo "== tests on $$backend, $(2) Keras"; \
-  KERAS_BACKEND=$$backend $(1)/bin/python -m pytest -n 2 --dist loadgroup -q $(or $(ARGS),$(3)) \
+  KERAS_BACKEND=$$backend $(1)/bin/python -m pytest -n 2 --dist loadfile -q $(or $(ARGS),$(3)) \
     -m "$$(test $$backend = $(firstword $(BACKENDS)) && echo "$(4)" || echo "$(5)")"; \
 done
 endef

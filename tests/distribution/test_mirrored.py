@@ -9,13 +9,9 @@ from tests.distribution.batches import BATCH, STEPS, batch, difference
 from tests.distribution.numpy_loop import train
 from tests.support.models import data
 
-pytestmark = [
-    pytest.mark.skipif(
-        keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-    ),
-    # One process of the tests runs them all, as they share what a child process found.
-    pytest.mark.xdist_group("mirrored"),
-]
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
 
 
 @pytest.fixture(scope="module")

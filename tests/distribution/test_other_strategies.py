@@ -6,13 +6,9 @@ import pytest
 from tests.distribution import cases, children
 from tests.distribution.batches import BATCH, difference
 
-pytestmark = [
-    pytest.mark.skipif(
-        keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-    ),
-    # One process of the tests runs them all, as they share what a child process found.
-    pytest.mark.xdist_group("strategies"),
-]
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
 
 
 def one_device_strategy():

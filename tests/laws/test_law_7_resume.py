@@ -10,9 +10,6 @@ import pytest
 
 from tests.laws import resume_program
 
-# One process of the tests runs them all, as they share what a new process found.
-pytestmark = pytest.mark.xdist_group("resume")
-
 ROOT = Path(__file__).parents[2]
 CASES = [
     ("keras", "number"),
