@@ -1,20 +1,14 @@
-"""Child processes that run a program and print JSON, and never outlive the test."""
+"""Child processes that run one program together, and what such a program needs."""
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.distribution.children import results, start
 
 
-def results_of(
-    program: str, *arguments: str, processes: int = 1, timeout: float = 300, **environment: str
-) -> list[Any]:
+def results_of(program: str, *arguments: str, processes: int = 1, **environment: str) -> list[Any]:
     """What each of `processes` that run `program` together prints on its last line.
 
     The program gets the arguments, its rank, the number of processes and a file to meet by: a
@@ -22,37 +16,12 @@ def results_of(
     """
     with tempfile.TemporaryDirectory() as folder:
         meeting = (str(processes), str(Path(folder) / "meeting"))
-        children = [
-            _start(program, [*arguments, str(rank), *meeting], Path(folder), environment)
-            for rank in range(processes)
-        ]
-        try:
-            codes = [child.wait(timeout) for child in children]
-        finally:
-            for child in children:
-                child.kill()
-                child.wait()
-        return [_result(Path(folder), rank, code) for rank, code in enumerate(codes)]
-
-
-def _start(
-    program: str, arguments: list[str], folder: Path, environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    output = folder / f"output-{arguments[-3]}"
-    with output.open("wb") as stdout, output.with_suffix(".errors").open("wb") as stderr:
-        return subprocess.Popen(
-            [sys.executable, "-m", program, *arguments],
-            stdout=stdout,
-            stderr=stderr,
-            cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        return results(
+            [
+                start(program, *arguments, str(rank), *meeting, **environment)
+                for rank in range(processes)
+            ]
         )
-
-
-def _result(folder: Path, rank: int, code: int) -> Any:
-    output = folder / f"output-{rank}"
-    assert code == 0, output.with_suffix(".errors").read_text()[-4000:]
-    return json.loads(output.read_text().splitlines()[-1])
 
 
 def strict_warnings() -> None:

@@ -12,7 +12,7 @@ pytestmark = [
 
 
 def test_soak():
-    found = results_of("tests.faults.soak_program", "2000", timeout=600)[0]
+    found = results_of("tests.faults.soak_program", "2000")[0]
     injected = found["injected"]
     assert all(count > 50 for count in injected.values())
     bad = injected["nan"] + injected["infinity"]
