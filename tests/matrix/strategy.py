@@ -39,16 +39,21 @@ class Strategy:
 
     def fit(self, model: Any, given: Sequence[Batch], on_batch: OnBatch) -> None:
         """Train by Keras's own loop."""
-        inputs, targets = (np.concatenate(part) for part in zip(*given, strict=True))
+        own = [tuple(self.own_rows(array) for array in batch) for batch in given]
+        inputs, targets = (np.concatenate(part) for part in zip(*own, strict=True))
         callback = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: on_batch(model)
         )
-        options = {"batch_size": len(given[0][0]), "shuffle": False, "verbose": 0}
+        options = {"batch_size": len(own[0][0]), "shuffle": False, "verbose": 0}
         model.fit(inputs, targets, callbacks=[callback], **options)
 
     def loop(self, model: Any, given: Sequence[Batch], on_batch: OnBatch) -> None:
         """Train by a loop of one's own."""
         raise NotImplementedError
+
+    def own_rows(self, array: np.ndarray) -> np.ndarray:
+        """What of a batch `fit` gets in this process."""
+        return array
 
     def resumed(self, model: Any, make: Callable[[], Any], folder: Path) -> Any:
         """The model, saved and loaded; `make` makes another like it."""

@@ -121,9 +121,9 @@ STRATEGIES = {
     "OneDeviceStrategy": lambda: Distributed(tf.distribute.OneDeviceStrategy("CPU:0")),
     "MirroredStrategy, 2 replicas": lambda: mirrored(2),
     "MirroredStrategy, 8 replicas": lambda: mirrored(8),
-    "CentralStorageStrategy": central_storage,
+    "CentralStorageStrategy, 2 devices": central_storage,
     "MultiWorkerMirroredStrategy, 2 processes": workers,
-    "ParameterServerStrategy": ParameterServer,
+    "ParameterServerStrategy, 1 worker": ParameterServer,
 }
 
 

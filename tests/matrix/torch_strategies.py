@@ -4,6 +4,11 @@ import keras
 import numpy as np
 import torch
 import torch.distributed
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -21,7 +26,7 @@ class Process(Strategy):
     def loop(self, model, given, on_batch):
         call = self.parallel(model)
         for batch in given:
-            inputs, targets = (self.own_rows(array) for array in batch)
+            inputs, targets = (torch.tensor(self.own_rows(array)) for array in batch)
             # Not model.zero_grad(), which knows no variables that quantization has added.
             for variable in model.trainable_variables:
                 variable.value.grad = None
@@ -33,9 +38,9 @@ class Process(Strategy):
 
     def own_rows(self, array):
         array = array.astype(keras.config.floatx())
-        if torch.distributed.is_initialized():
-            array = np.split(array, torch.distributed.get_world_size())[torch.distributed.get_rank()]
-        return torch.tensor(array)
+        if not torch.distributed.is_initialized():
+            return array
+        return np.split(array, torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
 class DataParallel(Process):
@@ -65,10 +70,39 @@ class FullySharded(Process):
         fully_shard(module)
         return keras.Sequential([keras.Input((4,)), keras.layers.TorchModuleWrapper(module)])
 
+    def resumed(self, model, make, folder):
+        """By torch's own state of the module: Keras would pickle it, which FSDP2 forbids."""
+        other = make()
+        weights = get_model_state_dict(module_of(model), options=WHOLE)
+        torch.save(weights, folder / "module")
+        set_model_state_dict(module_of(other), torch.load(folder / "module"), options=WHOLE)
+        for from_optimizer, to_optimizer in zip(
+            nested(model.optimizer), nested(other.optimizer), strict=True
+        ):
+            store = {}
+            from_optimizer.save_own_variables(store)
+            np.savez(folder / "optimizer.npz", **store)
+            to_optimizer.load_own_variables(dict(np.load(folder / "optimizer.npz")))
+        return other
+
     def array(self, variable):
         value = variable.value.detach()
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         return whole.numpy().T
+
+
+WHOLE = StateDictOptions(full_state_dict=True)
+
+
+def module_of(model):
+    (wrapper,) = model.layers
+    return wrapper.module
+
+
+def nested(optimizer):
+    """An optimizer, and the one inside it."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    return [optimizer] if inner is None else [optimizer, *nested(inner)]
 
 
 STRATEGIES = {
