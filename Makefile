@@ -36,11 +36,12 @@ define test_on_all_backends
 done
 endef
 
-.PHONY: help demo test lint types test-newest test-oldest clean
+.PHONY: help demo test lint types test-newest test-oldest matrix clean
 
 help:
 	@echo "make demo   train a network that fails without clipping (ARGS='--help' for options)"
 	@echo "make test   run all checks and tests on TensorFlow, JAX and torch"
+	@echo "make matrix try all strategies and precisions, and write the README's table of them"
 	@echo "make clean  remove the environments"
 
 demo: $(NEWEST)/.demo-$(BACKEND)
@@ -60,12 +61,20 @@ types: $(NEWEST)/.tests
 	@$(NEWEST)/bin/mypy
 
 test-newest: $(NEWEST)/.tests
-	$(call test_on_all_backends,$(NEWEST),newest,,not any_backend)
+	$(call test_on_all_backends,$(NEWEST),newest,not matrix,not any_backend and not matrix)
 
 # Each law there on a few optimizers: what differs between Keras versions is the seam.
-LEAN := not exhaustive and not any_backend
+LEAN := not exhaustive and not any_backend and not matrix
 test-oldest: $(OLDEST)/.tests
 	$(call test_on_all_backends,$(OLDEST),oldest,$(LEAN),$(LEAN))
+
+matrix: $(NEWEST)/.tests
+	@for backend in $(BACKENDS); do \
+	  echo "== matrix on $$backend"; \
+	  KERAS_BACKEND=$$backend $(NEWEST)/bin/python -m pytest tests/matrix -q -m matrix $(ARGS) \
+	    --write-matrix benchmarks/results/training_matrix.json; \
+	done
+	@$(NEWEST)/bin/python -m benchmarks.write_tables
 
 clean:
 	rm -rf $(NEWEST) $(OLDEST)

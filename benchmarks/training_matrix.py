@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.markdown import row
+
 BACKENDS = ("tensorflow", "jax", "torch")
 RESULTS = Path(__file__).parent / "results" / "training_matrix.json"
 
@@ -33,9 +35,9 @@ def table(results: dict[str, Any]) -> list[str]:
     """One line for each row; what is not a pass has the number of its reason."""
     numbers = {why: number for number, why in enumerate(reasons(results), start=1)}
     columns = list(next(iter(all_rows(results).values())))
-    lines = [line(["", *columns]), "|---" * (1 + len(columns)) + "|"]
+    lines = [row(["", *columns]), "|---" * (1 + len(columns)) + "|"]
     for label, cells in all_rows(results).items():
-        lines.append(line([label, *(text(cells[column], numbers) for column in columns)]))
+        lines.append(row([label, *(text(cells[column], numbers) for column in columns)]))
     return lines
 
 
@@ -55,13 +57,9 @@ def notes(results: dict[str, Any]) -> list[str]:
 
 
 def reasons(results: dict[str, Any]) -> list[str]:
-    cells = [cell for row in all_rows(results).values() for cell in row.values()]
+    cells = [cell for columns in all_rows(results).values() for cell in columns.values()]
     return list(dict.fromkeys(cell["why"] for cell in cells if "why" in cell))
 
 
 def all_rows(results: dict[str, Any]) -> dict[str, dict[str, dict[str, str]]]:
     return {label: cells for own in results.values() for label, cells in own["cells"].items()}
-
-
-def line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

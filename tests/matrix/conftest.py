@@ -11,6 +11,7 @@ from benchmarks import training_matrix
 from benchmarks.environment import versions
 from tests.matrix.launch import Wanted, evidence
 
+
 def pytest_addoption(parser):
     parser.addoption("--write-matrix", type=Path, help="JSON file that outcomes are merged into")
 

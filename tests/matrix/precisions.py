@@ -42,9 +42,7 @@ PRECISIONS = {
     "mixed_float16": Precision("mixed_float16", rtol=2e-3),
     "mixed_bfloat16": Precision("mixed_bfloat16", rtol=2e-2),
     # Keras multiplies matrices in float32 where it is not TensorFlow that does.
-    "float64": Precision(
-        "float64", rtol=1e-12 if keras.config.backend() == "tensorflow" else 1e-6
-    ),
+    "float64": Precision("float64", rtol=1e-12 if keras.config.backend() == "tensorflow" else 1e-6),
     "loss_scale_factor": Precision(loss_scale_factor=1024.0),
     "float8": Precision(float8=True, rtol=0.5, is_own_reference=True),
 }

@@ -52,9 +52,7 @@ class Row:
 
 def precisions(backend: str, strategy: str, **environments: tuple[tuple[str, str], ...]) -> list:
     names = ("mixed_float16", "mixed_bfloat16", "float64", "loss_scale_factor", "float8")
-    return [
-        Row(backend, strategy, name, environment=environments.get(name, ())) for name in names
-    ]
+    return [Row(backend, strategy, name, environment=environments.get(name, ())) for name in names]
 
 
 ROWS = [
