@@ -18,6 +18,7 @@ from keras_clip._seam.micro_batches import (
     update_count,
 )
 from keras_clip._seam.multi_optimizer import members_of
+from keras_clip._seam.strategies import check_strategy
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.clippers.registry import get_member
 from keras_clip.nonfinite import NonFinitePolicy, zero_nonfinite_entries
@@ -153,6 +154,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         with keras.name_scope(self.name):
             self.clipper.build_for(keras_private.trainable_variables(inner))
             self._weight_groups.build(keras_private.trainable_variables(inner), self.clipper.dtype)
+        counts = self.skip_above is not None or self.nonfinite != "propagate"
+        check_strategy(keeps_state=bool(self.clipper.state) or counts)
         for variable in (*self.clipper.variables, *self._weight_groups.variables):
             keras_private.track(self, variable)
         self._grad_norm = self.add_variable(

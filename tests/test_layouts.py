@@ -12,6 +12,9 @@ from keras_clip.layouts import Layout, layouts_of
 from tests.reference import unitwise as reference
 from tests.support.gradient_stream import apply_all, values
 
+# What a layer is does not depend on the backend, only on Keras.
+pytestmark = pytest.mark.any_backend
+
 L = keras.layers
 
 # For each layer: how it is made, the shape of its input, and by the name of each variable

@@ -75,6 +75,19 @@ class TestSkip:
             assert number(optimizer.iterations) == 6
         assert_identical(*results)
 
+    @pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="JAX always uses XLA")
+    @pytest.mark.parametrize("policy", ["skip", "zero"])
+    def test_compiled_by_xla_as_otherwise(self, policy):
+        results = []
+        for jit_compile in (False, True):
+            variables = make_variables()
+            optimizer = ClippedOptimizer(inner(), clipper=RunningMean(), nonfinite=policy)
+            step = compiled_step(optimizer, variables, jit_compile=jit_compile)
+            for gradients in stream_with(np.nan):
+                step(gradients)
+            results.append(everything(optimizer, variables))
+        assert_close(*results, rtol=5e-6)
+
     def test_finite_gradients_are_applied_as_ever(self):
         stream = gradient_stream(5)
         plain, skipping = (

@@ -35,6 +35,8 @@ Each offers the same functions:
 - `on_every_device(rank)`: arguments for a new variable, so that no pattern which a user's
   distribution has for the variables of layers splits it.
 - `no_gradients()`: a context in which operations are not recorded for differentiation.
+- `asynchronous_strategy()`, on TensorFlow only: the name of the current strategy if its workers
+  do not wait for each other, or None.
 - `UPDATES_ON_MICRO_STEPS`: whether Keras runs the update on every micro-batch of a
   gradient accumulation and then takes back what it did to its own variables.
 """

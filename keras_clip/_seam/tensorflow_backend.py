@@ -249,6 +249,14 @@ def on_every_device(rank: int) -> dict[str, Any]:
     return {}
 
 
+def asynchronous_strategy() -> str | None:
+    """Name of the current strategy if its workers do not wait for each other."""
+    strategy = tf.distribute.get_strategy()
+    # The class under tf.distribute.experimental is its base.
+    asynchronous = tf.distribute.experimental.ParameterServerStrategy
+    return type(strategy).__name__ if isinstance(strategy, asynchronous) else None
+
+
 def run_unless(
     condition: Tensor,
     body: Callable[..., None],

@@ -21,7 +21,7 @@ from tests.support.generated import (
 pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
 
 generated = settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

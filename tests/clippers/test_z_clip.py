@@ -63,7 +63,7 @@ OPTIONS = {
 }
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(
     st.sampled_from(list(OPTIONS)),
     st.sampled_from([0.0, 1.0, 2.5]),

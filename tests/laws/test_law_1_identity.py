@@ -18,6 +18,7 @@ from tests.support.gradient_stream import (
 )
 from tests.support.models import fit, make_model
 from tests.support.optimizers import (
+    FEW,
     FEW_ON_THE_OLDEST,
     NAMES,
     OPTIONS,
@@ -28,6 +29,12 @@ from tests.support.optimizers import (
 
 NEVER_REACHED = 1e30
 STEPS = 7  # two whole accumulations of three, and one micro-batch more
+ALL_BUT_LOSS_SCALE = {
+    "weight_decay": 0.02,
+    "use_ema": True,
+    "ema_momentum": 0.5,
+    "gradient_accumulation_steps": 3,
+}
 
 
 def _trained(optimizer) -> list[np.ndarray]:
@@ -68,34 +75,28 @@ def _trained_compiled(optimizer) -> list[np.ndarray]:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("name", NAMES)
-def test_each_option_of_each_optimizer(name, option):
+@pytest.mark.parametrize("name", FEW)
+def test_each_option_by_itself(name, option):
+    """Keras applies options in the class that all optimizers share: four stand for them."""
     make = maker(name, **OPTIONS[option])
     assert_identical(_trained(ClippedOptimizer(make(), NEVER_REACHED)), _trained(make()))
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
-def test_learning_rate_schedule(name):
+def test_all_options_of_each_optimizer(name):
     def make():
-        return maker(name, learning_rate=halving_schedule())()
+        options = {**ALL_BUT_LOSS_SCALE, "loss_scale_factor": 7.0, "ema_overwrite_frequency": 2}
+        return maker(name, learning_rate=halving_schedule(), **options)()
 
     assert_identical(_trained(ClippedOptimizer(make(), NEVER_REACHED)), _trained(make()))
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FEW)
 def test_observe_only_is_identical_too(name):
     make = maker(name)
     assert_identical(_trained(ClippedOptimizer(make(), float("inf"))), _trained(make()))
-
-
-ALL_BUT_LOSS_SCALE = {
-    "weight_decay": 0.02,
-    "use_ema": True,
-    "ema_momentum": 0.5,
-    "gradient_accumulation_steps": 3,
-}
 
 
 @pytest.mark.parametrize("options", [{}, ALL_BUT_LOSS_SCALE], ids=["plain", "all options"])
@@ -111,12 +112,12 @@ def test_compiled_step(name, options, backend):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FEW)
 def test_compiled_step_with_loss_scale(name, backend):
     """On JAX, XLA fuses the division by the scale into the bare update and rounds it there.
 
     Reading the divided gradients for their norm, whoever does it, ends that fusion: the last
-    bits may differ. Uncompiled they do not, see `test_each_option_of_each_optimizer`.
+    bits may differ. Uncompiled they do not, see `test_all_options_of_each_optimizer`.
     """
     make = maker(name, loss_scale_factor=7.0)
     wrapped = ClippedOptimizer(make(), NEVER_REACHED)

@@ -1,0 +1,43 @@
+"""Batches, their unequal shares, and how far apart two runs on them end."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tests.support.models import data
+
+STEPS = 50
+BATCH = 16
+
+
+def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `data` whose scale grows, so that shares of a batch are unequal."""
+    inputs, targets = data()
+    rows = (np.arange(BATCH) + BATCH * step) % len(inputs)
+    return inputs[rows], targets[rows]
+
+
+def unequal_shares(replicas: int) -> list[slice]:
+    """One share of a batch for each replica; with eight, the first has nothing."""
+    ends = BATCH * np.arange(replicas + 1) ** 2 // replicas**2
+    return [slice(start, end) for start, end in pairwise(ends)]
+
+
+def as_lists(arrays: Sequence[np.ndarray]) -> list[Any]:
+    """Arrays as JSON takes them."""
+    return [np.asarray(array).tolist() for array in arrays]
+
+
+def norm_of(arrays: Sequence[Any], subtracted: Sequence[Any]) -> float:
+    """Norm of all entries of one list of arrays less another."""
+    pairs = zip(arrays, subtracted, strict=True)
+    squares = [np.sum(np.square(np.subtract(a, b, dtype="float64"))) for a, b in pairs]
+    return float(np.sqrt(sum(squares)))
+
+
+def difference(weights: Sequence[Any], expected: Sequence[Any]) -> float:
+    """Norm of the difference of all weights, relative to their norm."""
+    zeros = [np.zeros_like(array) for array in expected]
+    return norm_of(weights, expected) / norm_of(expected, zeros)

@@ -1,0 +1,102 @@
+"""Law 4 with 2, 3, 4 and 8 replicas in one process: MirroredStrategy, both kinds of loop."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.distribution import cases, children
+from tests.distribution.batches import BATCH, STEPS, batch, difference
+from tests.distribution.numpy_loop import train
+from tests.support.models import data
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What one process with eight logical devices found in all runs."""
+    return children.results([children.start("tests.distribution.mirrored_program")])[0]
+
+
+@pytest.fixture(scope="module")
+def own_loops(found):
+    return found["own_loops"]
+
+
+@pytest.fixture(scope="module")
+def fits(found):
+    return found["fits"]
+
+
+@pytest.mark.parametrize("name", cases.REPLICAS)
+def test_unequal_shares_equal_one_device(own_loops, name):
+    replicas, one_device = (own_loops[kind][name] for kind in ("replicas", "one_device"))
+    assert replicas["iterations"] == one_device["iterations"] == STEPS
+    assert difference(replicas["weights"], one_device["weights"]) < 1e-6
+
+
+def test_four_replicas_equal_numpy(found):
+    batches = [(*batch(step), np.full((BATCH, 1), 1 / BATCH)) for step in range(STEPS)]
+    weights, norms = train(found["start"], batches, cases.LEARNING_RATE, cases.MAX_NORM)
+    assert np.mean(np.array(norms) > cases.MAX_NORM) > 0.5
+    assert difference(found["own_loops"]["replicas"]["sgd"]["weights"], weights) < 1e-6
+
+
+@pytest.mark.parametrize("name", cases.REPLICAS)
+def test_each_replica_holds_the_same_state_to_the_bit(own_loops, name):
+    first, *others = own_loops["replicas"][name]["copies"]
+    assert len(others) == cases.REPLICAS[name] - 1
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("name", cases.REPLICAS)
+def test_gradients_are_reduced_once_as_without_clipping(own_loops, name):
+    bare = own_loops["reductions_without_clipping"]
+    assert bare == [4]
+    # Traced anew where shares change their sizes, which here they do not.
+    assert own_loops["replicas"][name]["reductions"] == bare
+
+
+@pytest.mark.parametrize("kind", ["even", "averages"])
+def test_fit_equals_one_device(fits, kind):
+    replicas, one_device = fits[kind]["replicas"], fits[kind]["one_device"]
+    assert replicas["iterations"] == one_device["iterations"] >= STEPS
+    assert difference(replicas["weights"], one_device["weights"]) < 1e-6
+
+
+def as_keras_weighs(batches_of_shares, samples):
+    """Batches of `fit` on replicas, with the weight that Keras gives to each sample.
+
+    It takes the mean over each share, even if another is empty, and divides it by their number.
+    """
+    inputs, targets = data(samples)
+    start = 0
+    for shares in batches_of_shares:
+        rows = slice(start, start + sum(shares))
+        weights = [np.full((n, 1), 1 / (n * len(shares))) for n in shares if n]
+        yield inputs[rows], targets[rows], np.concatenate(weights)
+        start = rows.stop
+
+
+@pytest.mark.parametrize("kind, max_norm", [("bare", np.inf), ("clipped", cases.MAX_NORM)])
+def test_uneven_shares_count_as_keras_weighs_them(found, kind, max_norm):
+    uneven = found["fits"]["uneven"]
+    assert uneven["shares"][-1] == [1, 1, 0]
+    epoch = list(as_keras_weighs(uneven["shares"], cases.UNEVEN_SAMPLES))
+    batches = [epoch[step % len(epoch)] for step in range(uneven[kind]["iterations"])]
+    weights, _ = train(found["start"], batches, cases.LEARNING_RATE, max_norm)
+    assert difference(uneven[kind]["weights"], weights) < 1e-6
+
+
+def test_keras_itself_weighs_uneven_shares_otherwise_than_one_device(fits):
+    """So that law 4 cannot hold there, with clipping or without."""
+    uneven = fits["uneven"]
+    assert difference(uneven["bare"]["weights"], uneven["bare_one_device"]["weights"]) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["first batch uneven", "averages overwrite"])
+def test_what_keras_refuses_on_replicas_it_refuses_without_the_wrapper(fits, kind):
+    refused = fits["refused"][kind]
+    assert (refused["clipped"] is None) == (refused["bare"] is None)

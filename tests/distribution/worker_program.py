@@ -1,0 +1,117 @@
+"""One worker of MultiWorkerMirroredStrategy: `python -m tests.distribution.worker_program`.
+
+Runs every case and prints its results as JSON; with a folder as argument, only the case that is
+checkpointed there, dying on the way where that is asked for.
+"""
+
+# ruff: noqa: E402 - the strategy has to be there before anything else uses TensorFlow.
+import tensorflow as tf
+
+STRATEGY = tf.distribute.MultiWorkerMirroredStrategy()
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+
+import keras
+import numpy as np
+
+from tests.distribution import cases
+from tests.distribution.batches import BATCH, batch, unequal_shares
+from tests.distribution.own_loop import OwnLoop
+
+WORKER = STRATEGY.cluster_resolver.task_id
+SHARES = unequal_shares(2)
+
+
+def loop(make_optimizer):
+    return OwnLoop(STRATEGY, make_optimizer, SHARES)
+
+
+def compared(make_optimizer):
+    """A whole run, with what it held after the steps of the run that is restarted."""
+    run = loop(make_optimizer)
+    start = run.run(0, cases.RESTART_STEPS)
+    halfway = run.result()
+    rest = run.run(cases.RESTART_STEPS)
+    course = {key: start[key] + rest[key] for key in start}
+    return {**course, **run.result(), "halfway": halfway, "collectives": collectives(run)}
+
+
+def collectives(run):
+    """How many of each collective operation one step has."""
+    arguments = [run.shared(array) for array in (*batch(0), np.ones((BATCH, 1), "float32"))]
+    graph = run.compiled.get_concrete_function(*arguments).graph.as_graph_def()
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    return Counter(node.op for node in nodes if node.op.startswith("Collective"))
+
+
+def skipped():
+    """Steps whose last sample, which the second worker has, is out of bounds or NaN."""
+    run = loop(cases.skipping)
+    run.run(0, 1)
+    before = run.result()["weights"]
+    for step, bad in enumerate([1e9, np.nan], start=1):
+        inputs, targets = batch(step)
+        targets[-1] = bad
+        run.take_step(inputs, targets)
+    skips = int(run.optimizer.skipped_steps.numpy())
+    unchanged = run.result()["weights"] == before
+    run.run(3, 4)
+    counted = collectives(run)
+    return {"skipped": skips, "unchanged": unchanged, **run.result(), "collectives": counted}
+
+
+def error_of_fit(make_optimizer):
+    """The error of Keras's own `fit`, or None."""
+    with STRATEGY.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile(make_optimizer(), "mse")
+    try:
+        model.fit(tf.data.Dataset.from_tensors(batch(0)), verbose=0)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def until_end(folder, deadly):
+    """Go on from the latest checkpoint, if there is one, and save on the way."""
+    run = loop(cases.adam_family)
+    checkpoint = tf.train.Checkpoint(model=run.model, optimizer=run.optimizer)
+    manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=None)
+    resumed_at = 0
+    if manager.latest_checkpoint:
+        checkpoint.restore(manager.latest_checkpoint).assert_consumed()
+        resumed_at = int(run.optimizer.iterations.numpy())
+    for step in range(resumed_at, cases.RESTART_STEPS):
+        if deadly and WORKER == 1 and step == cases.DEATH_AT:
+            os.kill(os.getpid(), signal.SIGKILL)
+        run.run(step, step + 1)
+        # All variables are mirrored: one worker's copy is everybody's.
+        if WORKER == 0 and (step + 1) % cases.STEPS_PER_CHECKPOINT == 0:
+            manager.save()
+    return {"resumed_at": resumed_at, **run.result()}
+
+
+def everything():
+    return {
+        "cases": {name: compared(make) for name, make in cases.OWN_LOOPS.items()},
+        "bare": {"collectives": collectives(loop(bare))},
+        "skipping": skipped(),
+        "fit": {"bare": error_of_fit(bare), "clipped": error_of_fit(cases.sgd)},
+    }
+
+
+def bare():
+    return keras.optimizers.SGD(cases.LEARNING_RATE)
+
+
+def main(folder=None, course="surviving"):
+    result = until_end(folder, course == "dying") if folder else everything()
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

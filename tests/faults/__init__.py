@@ -1,0 +1,1 @@
+"""Long runs on bad data, and runs that are killed."""
