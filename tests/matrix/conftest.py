@@ -49,10 +49,19 @@ def evidence_of(request):
 
     def of_cell(row, column):
         if (row, column) not in found:
-            found.update(evidence(chosen_with(row, request.session.items)))
+            found.update(found_for(chosen_with(row, request.session.items)))
         return found[row, column]
 
     return of_cell
+
+
+def found_for(wanted: Wanted) -> dict[Any, Any]:
+    try:
+        return evidence(wanted)
+    except Exception as error:
+        # Of all their cells at once: each would start the processes again.
+        nothing = {"wrapped": f"{type(error).__name__}: {error}", "bare": None}
+        return {(row, column): nothing for row, columns in wanted.items() for column in columns}
 
 
 def chosen_with(row, items) -> Wanted:

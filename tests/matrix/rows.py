@@ -21,6 +21,7 @@ class Row:
         environment: what they need before they start.
         alone: whether no other row runs in its processes.
         unsupported: columns in which the bare optimizer raises.
+        refused: columns in which the wrapper says that it cannot do it there.
         not_tried: why no column was tried.
     """
 
@@ -31,6 +32,7 @@ class Row:
     environment: tuple[tuple[str, str], ...] = ()
     alone: bool = False
     unsupported: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     not_tried: str | None = None
 
     @property
@@ -67,7 +69,13 @@ ROWS = [
         processes=2,
         unsupported=("fit",),
     ),
-    Row("tensorflow", "ParameterServerStrategy, 1 worker", alone=True, unsupported=("fit",)),
+    Row(
+        "tensorflow",
+        "ParameterServerStrategy, 1 worker",
+        alone=True,
+        unsupported=("fit",),
+        refused=("skip",),
+    ),
     Row("tensorflow", "TPUStrategy", not_tried="not tried: there was no TPU"),
     *precisions("tensorflow", "one device"),
     Row("tensorflow", "MirroredStrategy, 2 replicas", "mixed_float16"),

@@ -19,8 +19,12 @@ def test_cell(row, column, evidence_of, record_property):
         pytest.skip(row.not_tried)
     errors = evidence_of(row, column)
     if column in row.unsupported:
-        assert errors["bare"], "the bare optimizer does it: no longer unsupported"
+        assert errors["bare"], f"no longer unsupported: {errors}"
         outcome = {"outcome": "unsupported by Keras", "why": one_line(errors["bare"])}
+    elif column in row.refused:
+        assert errors["bare"] is None
+        assert errors["wrapped"].startswith("ValueError: ClippedOptimizer")
+        outcome = {"outcome": "n/a", "why": f"refused by keras_clip: {one_line(errors['wrapped'])}"}
     else:
         assert errors["wrapped"] is None, errors
         outcome = {"outcome": "pass"}
