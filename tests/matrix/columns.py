@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_clip import AutoClip
 from tests.matrix.place import Place
 from tests.matrix.problem import (
     LEARNING_RATE,
@@ -135,10 +136,16 @@ def check_skip(place: Place, course: Course) -> None:
 
 
 def resume(place: Place) -> Any:
-    whole = place.make()
+    options = adaptive() if place.clipped and place.strategy.keeps_state else {}
+    whole = place.make(**options)
     place.observed(whole, place.usual_way, batches())
-    resumed = place.resumed(place.usual_way, batches(), STOP)
+    resumed = place.resumed(place.usual_way, batches(), STOP, **options)
     return place.state(whole), place.state(resumed)
+
+
+def adaptive() -> dict[str, Any]:
+    """A clipper with much to remember."""
+    return {"max_norm": None, "clipper": [AutoClip(60.0, history_size=5), "clip_by_global_norm"]}
 
 
 def check_resume(place: Place, states: Any) -> None:

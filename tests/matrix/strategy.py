@@ -19,6 +19,8 @@ class Strategy:
     # Of accumulation, skipping and resuming: `fit` where Keras has it.
     usual_way = "fit"
     momentum = MOMENTUM
+    # Whether clippers may remember something.
+    keeps_state = True
 
     def scope(self) -> Any:
         """Where models are made."""

@@ -69,6 +69,8 @@ class Checkpointed(Distributed):
 class ParameterServer(Checkpointed):
     """With one worker, so that updates come in the order in which they are asked for."""
 
+    keeps_state = False
+
     def __init__(self) -> None:
         super().__init__(tf.distribute.ParameterServerStrategy(_servers_in_this_process()))
         self.coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)

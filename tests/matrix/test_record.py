@@ -1,5 +1,6 @@
 """The README shows the matrix that was recorded, and the record has every cell."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ def test_every_cell_has_the_outcome_that_the_tests_demand(results):
         for label, cells in training_matrix.all_rows(results).items()
         for column, cell in cells.items()
     }
-    assert found == {(row.label, column): demanded(row, column) for row in ROWS for column in COLUMNS}
+    cells = product(ROWS, COLUMNS)
+    assert found == {(row.label, column): demanded(row, column) for row, column in cells}
 
 
 def demanded(row, column):
