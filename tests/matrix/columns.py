@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_clip import AutoClip
 from tests.matrix.place import Place
 from tests.matrix.problem import (
     LEARNING_RATE,
@@ -145,7 +144,7 @@ def resume(place: Place) -> Any:
 
 def adaptive() -> dict[str, Any]:
     """A clipper with much to remember."""
-    return {"max_norm": None, "clipper": [AutoClip(60.0, history_size=5), "clip_by_global_norm"]}
+    return {"max_norm": None, "clipper": ["auto_clip", "clip_by_global_norm"]}
 
 
 def check_resume(place: Place, states: Any) -> None:

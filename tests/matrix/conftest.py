@@ -67,9 +67,10 @@ def found_for(wanted: Wanted) -> dict[Any, Any]:
 def chosen_with(row, items) -> Wanted:
     wanted: Wanted = {}
     for item in items:
-        parameters = getattr(item, "callspec", None) and item.callspec.params
-        if parameters and "column" in parameters and parameters["row"].launch == row.launch:
-            wanted.setdefault(parameters["row"], []).append(parameters["column"])
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        other = parameters.get("row")
+        if other and other.launch == row.launch and not other.not_tried:
+            wanted.setdefault(other, []).append(parameters["column"])
     return wanted
 
 
