@@ -11,6 +11,9 @@ from benchmarks import training_matrix
 from benchmarks.environment import versions
 from tests.matrix.launch import Wanted, evidence
 
+# Enough to find an error by.
+LONGEST = 160
+
 
 def pytest_addoption(parser):
     parser.addoption("--write-matrix", type=Path, help="JSON file that outcomes are merged into")
@@ -75,8 +78,8 @@ def chosen_with(row, items) -> Wanted:
 
 
 def one_line(error: str) -> str:
-    """What an error says, without colors and without Keras's word on where it arose."""
+    """What an error says, without colors, values and Keras's word on where it arose."""
     text = re.sub(r"\x1b\[\d+m", "", error)
     text = re.sub(r"Exception encountered when calling \S+\s+", "", text)
-    text = " ".join(text.split())
-    return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " ..."
+    text = " ".join(re.sub(r"\{.*\}", "{...}", text, flags=re.DOTALL).split())
+    return text if len(text) <= LONGEST else text[:LONGEST].rsplit(" ", 1)[0] + " ..."
