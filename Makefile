@@ -37,11 +37,12 @@ define test_on_all_backends
 done
 endef
 
-.PHONY: help demo test environments lint types test-newest test-oldest endurance clean
+.PHONY: help demo test environments lint types test-newest test-oldest endurance matrix clean
 
 help:
 	@echo "make demo   train a network that fails without clipping (ARGS='--help' for options)"
 	@echo "make test   run all checks and tests on TensorFlow, JAX and torch"
+	@echo "make matrix try all strategies and precisions, and write the README's table of them"
 	@echo "make clean  remove the environments"
 
 demo: $(NEWEST)/.demo-$(BACKEND)
@@ -65,13 +66,13 @@ types: $(NEWEST)/.tests
 	@$(NEWEST)/bin/mypy
 
 test-newest: $(NEWEST)/.tests
-	$(call test_on_all_backends,$(NEWEST),newest,,,not any_backend)
+	$(call test_on_all_backends,$(NEWEST),newest,,not matrix,not any_backend and not matrix)
 
 # What differs between Keras versions is the seam and what layers are: no arithmetic there, and
 # each law on a few optimizers.
 AT_THE_SEAM := tests/seam tests/laws tests/contract tests/distribution tests/test_layouts.py \
   tests/test_nonfinite.py tests/test_skip_above.py tests/test_sparse_gradients.py
-LEAN := not exhaustive
+LEAN := not exhaustive and not matrix
 test-oldest: $(OLDEST)/.tests
 	$(call test_on_all_backends,$(OLDEST),oldest,$(AT_THE_SEAM),$(LEAN),$(LEAN) and not any_backend)
 
@@ -80,6 +81,14 @@ endurance: $(NEWEST)/.tests
 	@for backend in tensorflow jax; do \
 	  KERAS_CLIP_KILLS=20 KERAS_BACKEND=$$backend $(NEWEST)/bin/python -m pytest -q tests/faults; \
 	done
+
+matrix: $(NEWEST)/.tests
+	@for backend in $(BACKENDS); do \
+	  echo "== matrix on $$backend"; \
+	  KERAS_BACKEND=$$backend $(NEWEST)/bin/python -m pytest tests/matrix -q -m matrix $(ARGS) \
+	    --write-matrix benchmarks/results/training_matrix.json; \
+	done
+	@$(NEWEST)/bin/python -m benchmarks.write_tables
 
 clean:
 	rm -rf $(NEWEST) $(OLDEST)

@@ -2,15 +2,16 @@
 
     python -m benchmarks.write_tables
 
-Reads `results/` only; imports no framework. A table stands between a marker of its name and
-`<!-- end -->`.
+Reads `results/` only; imports no framework.
 """
 
 import json
-import re
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from benchmarks import training_matrix
+from benchmarks.markdown import replace, row
 
 FOLDER = Path(__file__).parent
 LEARNING_RATES = (0.03, 0.1)
@@ -75,16 +76,9 @@ def main() -> None:
     replace(FOLDER.parent / "README.md", "clippers", overview(runs, cost))
     replace(FOLDER / "README.md", "digits", every_run(runs))
     replace(FOLDER / "README.md", "cost", every_cost(cost))
-
-
-def replace(path: Path, name: str, table: list[str]) -> None:
-    text, marker = path.read_text(), f"<!-- {name} -->\n"
-    pattern = re.escape(marker) + r".*?<!-- end -->\n"
-    new = marker + "\n".join(table) + "\n<!-- end -->\n"
-    replaced, count = re.subn(pattern, lambda _: new, text, flags=re.DOTALL)
-    if count != 1:
-        raise SystemExit(f"{path} has {count} tables named {name!r}; expected 1.")
-    path.write_text(replaced)
+    matrix = training_matrix.load()
+    replace(FOLDER.parent / "README.md", "matrix", training_matrix.table(matrix))
+    replace(FOLDER / "README.md", "matrix notes", training_matrix.notes(matrix))
 
 
 def overview(runs: dict[str, Any], cost: dict[str, Any]) -> list[str]:
@@ -141,10 +135,6 @@ def every_cost(cost: dict[str, Any]) -> list[str]:
             cells.append(f"{own['milliseconds']:.1f} ms, {own['ratio']:.2f} ({spread})")
         lines.append(row(cells))
     return lines
-
-
-def row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
