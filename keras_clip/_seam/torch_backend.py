@@ -187,6 +187,15 @@ def _multiplied_alone(gradient: Gradient, factor: Tensor) -> Gradient:
     return multiply(gradient) if gradient.is_sparse else map_shards(gradient, multiply)
 
 
+def constant(array: Any, like: Tensor) -> Tensor:
+    """Return a NumPy array as a tensor on the device of `like`, for which nobody waits."""
+    tensor = torch.from_numpy(array)
+    if like.device.type != "cuda" or torch.compiler.is_compiling():
+        return tensor.to(like.device)
+    # Out of other memory than this the host copies by itself, once the queue is empty.
+    return tensor.pin_memory().to(like.device, non_blocking=True)
+
+
 def compiled(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
     """Return `function`, for whole tensors: torch decides as it goes."""
     del static
