@@ -124,7 +124,9 @@ def print_tables() -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     size = QUICK if arguments.quick else FULL
-    keras.config.set_dtype_policy(arguments.dtype or ("float32", "mixed_bfloat16")[size is FULL])
+    size = size._replace(sequences=arguments.sequences or size.sequences)
+    usual_dtype = "float32" if arguments.quick else "mixed_bfloat16"
+    keras.config.set_dtype_policy(arguments.dtype or usual_dtype)
     backend = import_module(f"benchmarks.{STEPS_OF_BACKEND[keras.config.backend()]}")
     return {
         "backend": keras.config.backend(),
@@ -143,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small model, in float32")
     parser.add_argument("--dtype", help="dtype policy of the model")
+    parser.add_argument("--sequences", type=int, help="of a batch")
     parser.add_argument("--repetitions", type=int, default=40)
     parser.add_argument("--steps", type=int, default=5, help="steps of one repetition")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where the result goes")

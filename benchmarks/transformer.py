@@ -19,7 +19,7 @@ class Size(NamedTuple):
 
 
 # GPT-2's smallest, with a smaller vocabulary: about 100 million parameters.
-FULL = Size(blocks=12, width=768, heads=12, vocabulary=8192, length=1024, sequences=16)
+FULL = Size(blocks=12, width=768, heads=12, vocabulary=8192, length=1024, sequences=32)
 QUICK = Size(blocks=2, width=64, heads=4, vocabulary=256, length=32, sequences=4)
 
 

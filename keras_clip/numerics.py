@@ -18,6 +18,9 @@ from keras_clip.types import Tensor
 # this bound, are lost in rounding.
 _SMALLEST_ORDINARY_SUM = {"float32": 1e-20, "float64": 1e-290}
 
+# From here down processors may take a number for zero.
+_SMALLEST_NORMAL = {"float32": 2.0**-126, "float64": 2.0**-1022}
+
 # A power of two, so that multiplying by it is exact. The product of two factors no
 # smaller than this reaches every ratio of two numbers of the type that is worth keeping.
 _SMALLEST_SINGLE_FACTOR = {"float32": 2.0**-100, "float64": 2.0**-900}
@@ -53,10 +56,7 @@ def rescaled_norm(values: Sequence[Tensor]) -> Tensor:
     dtype = accumulation_dtype(keras.backend.standardize_dtype(v.dtype) for v in values)
     wide = [ops.cast(v, dtype) for v in values]
     largest = ops.max(ops.stack([_largest_magnitude(v) for v in wide]))
-    # An all-zero gradient has norm 0 and an infinite one has norm infinity: neither may
-    # be divided by. A NaN stays in the sum whatever the divisor is.
-    usable = ops.logical_and(ops.isfinite(largest), largest > 0)
-    divisor = ops.where(usable, largest, ops.ones_like(largest))
+    divisor = _divisor(largest)
     squares = [ops.sum(ops.square(v / divisor)) for v in wide]
     return ops.sqrt(ops.sum(ops.stack(squares))) * divisor
 
@@ -71,8 +71,7 @@ def rescaled_unit_norms(value: Tensor, axes: tuple[int, ...]) -> Tensor:
     if not axes:
         return ops.abs(value)
     largest = ops.max(ops.abs(value), axis=axes, keepdims=True)
-    usable = ops.logical_and(ops.isfinite(largest), largest > 0)
-    divisor = ops.where(usable, largest, ops.ones_like(largest))
+    divisor = _divisor(largest)
     return ops.sqrt(ops.sum(ops.square(value / divisor), axis=axes, keepdims=True)) * divisor
 
 
@@ -85,25 +84,36 @@ def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
         # A maximum may pass over a NaN, a sum does not.
         is_nan = ops.any(ops.stack([ops.any(ops.isnan(v)) for v in wide]))
         return ops.where(is_nan, largest + math.nan, largest)
-    usable = ops.logical_and(ops.isfinite(largest), largest > 0)
-    divisor = ops.where(usable, largest, ops.ones_like(largest))
+    divisor = _divisor(largest)
     powers = [ops.sum(ops.abs(v / divisor) ** p) for v in wide]
     return ops.sum(ops.stack(powers)) ** (1.0 / p) * divisor
 
 
+def _divisor(largest: Tensor) -> Tensor:
+    """Hazard: zero, infinity, and a number that is flushed to zero may not be divided by.
+
+    A NaN stays in the sum whatever the divisor is.
+    """
+    smallest = _SMALLEST_NORMAL[keras.backend.standardize_dtype(largest.dtype)]
+    usable = ops.logical_and(ops.isfinite(largest), largest >= smallest)
+    return ops.where(usable, largest, ops.ones_like(largest))
+
+
 def _largest_magnitude(value: Tensor) -> Tensor:
-    if _has_known_shape(value):
-        return ops.max(ops.abs(value))
-    # Slices that turn out to have no rows at run time.
-    return ops.max(ops.abs(value), initial=0.0)
+    size = _known_size(value)
+    if size is None:
+        # Slices that turn out to have no rows at run time.
+        return ops.max(ops.abs(value), initial=0.0)
+    return ops.max(ops.abs(value)) if size else ops.sum(value)
 
 
-def _has_known_shape(value: Tensor) -> bool:
+def _known_size(value: Tensor) -> int | None:
     # In a TensorFlow graph the rank itself may be unknown; then the shape has no length.
     try:
-        return None not in tuple(value.shape)
+        shape = tuple(value.shape)
     except ValueError:
-        return False
+        return None
+    return None if None in shape else math.prod(shape)
 
 
 def clamped(value: Tensor, bound: Tensor) -> Tensor:
