@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_clip import numerics
@@ -153,8 +152,7 @@ def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> l
 
 def _as_scalar(number: float | Tensor, dtype: str) -> Tensor:
     if is_number(number):
-        # Through NumPy: Keras rounds a Python float to float32 on the way to float64.
-        return ops.convert_to_tensor(np.asarray(number, dtype=dtype))
+        return numerics.scalar(number, dtype)
     return ops.cast(number, dtype)
 
 

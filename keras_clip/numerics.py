@@ -1,7 +1,8 @@
 """The hazards of a norm in floating point, each named by the function that removes it.
 
 Only `keras.ops`: the same lines run on every backend, traced or not. Operators rather than
-`ops.multiply` and its like, which on torch turn float64 into float32.
+`ops.multiply` and its like, which on torch turn float64 into float32. Numbers beside operators
+only, or by `scalar`: Keras's functions copy a number to the device, where torch waits for it.
 """
 
 import math
@@ -17,9 +18,17 @@ from keras_clip.types import Tensor
 # this bound, are lost in rounding.
 _SMALLEST_ORDINARY_SUM = {"float32": 1e-20, "float64": 1e-290}
 
+# From here down processors may take a number for zero.
+_SMALLEST_NORMAL = {"float32": 2.0**-126, "float64": 2.0**-1022}
+
 # A power of two, so that multiplying by it is exact. The product of two factors no
 # smaller than this reaches every ratio of two numbers of the type that is worth keeping.
 _SMALLEST_SINGLE_FACTOR = {"float32": 2.0**-100, "float64": 2.0**-900}
+
+
+def scalar(number: float, dtype: str) -> Tensor:
+    """Hazard: Keras rounds a Python float to float32 on its way to float64."""
+    return ops.zeros((), dtype=dtype) + number
 
 
 def accumulation_dtype(dtypes: Iterable[str]) -> str:
@@ -47,10 +56,7 @@ def rescaled_norm(values: Sequence[Tensor]) -> Tensor:
     dtype = accumulation_dtype(keras.backend.standardize_dtype(v.dtype) for v in values)
     wide = [ops.cast(v, dtype) for v in values]
     largest = ops.max(ops.stack([_largest_magnitude(v) for v in wide]))
-    # An all-zero gradient has norm 0 and an infinite one has norm infinity: neither may
-    # be divided by. A NaN stays in the sum whatever the divisor is.
-    usable = ops.logical_and(ops.isfinite(largest), ops.greater(largest, 0))
-    divisor = ops.where(usable, largest, ops.ones_like(largest))
+    divisor = _divisor(largest)
     squares = [ops.sum(ops.square(v / divisor)) for v in wide]
     return ops.sqrt(ops.sum(ops.stack(squares))) * divisor
 
@@ -65,8 +71,7 @@ def rescaled_unit_norms(value: Tensor, axes: tuple[int, ...]) -> Tensor:
     if not axes:
         return ops.abs(value)
     largest = ops.max(ops.abs(value), axis=axes, keepdims=True)
-    usable = ops.logical_and(ops.isfinite(largest), ops.greater(largest, 0))
-    divisor = ops.where(usable, largest, ops.ones_like(largest))
+    divisor = _divisor(largest)
     return ops.sqrt(ops.sum(ops.square(value / divisor), axis=axes, keepdims=True)) * divisor
 
 
@@ -78,16 +83,37 @@ def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
     if math.isinf(p):
         # A maximum may pass over a NaN, a sum does not.
         is_nan = ops.any(ops.stack([ops.any(ops.isnan(v)) for v in wide]))
-        return ops.where(is_nan, ops.full_like(largest, math.nan), largest)
-    usable = ops.logical_and(ops.isfinite(largest), ops.greater(largest, 0))
-    divisor = ops.where(usable, largest, ops.ones_like(largest))
+        return ops.where(is_nan, largest + math.nan, largest)
+    divisor = _divisor(largest)
     powers = [ops.sum(ops.abs(v / divisor) ** p) for v in wide]
     return ops.sum(ops.stack(powers)) ** (1.0 / p) * divisor
 
 
+def _divisor(largest: Tensor) -> Tensor:
+    """Hazard: zero, infinity, and a number that is flushed to zero may not be divided by.
+
+    A NaN stays in the sum whatever the divisor is.
+    """
+    smallest = _SMALLEST_NORMAL[keras.backend.standardize_dtype(largest.dtype)]
+    usable = ops.logical_and(ops.isfinite(largest), largest >= smallest)
+    return ops.where(usable, largest, ops.ones_like(largest))
+
+
 def _largest_magnitude(value: Tensor) -> Tensor:
-    # `initial` covers slices that turn out to have no rows at run time.
-    return ops.max(ops.abs(value), initial=0.0)
+    size = _known_size(value)
+    if size is None:
+        # Slices that turn out to have no rows at run time.
+        return ops.max(ops.abs(value), initial=0.0)
+    return ops.max(ops.abs(value)) if size else ops.sum(value)
+
+
+def _known_size(value: Tensor) -> int | None:
+    # In a TensorFlow graph the rank itself may be unknown; then the shape has no length.
+    try:
+        shape = tuple(value.shape)
+    except ValueError:
+        return None
+    return None if None in shape else math.prod(shape)
 
 
 def clamped(value: Tensor, bound: Tensor) -> Tensor:
@@ -122,7 +148,7 @@ def two_factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
     """
     dtype = keras.backend.standardize_dtype(norm.dtype)
     smallest = _SMALLEST_SINGLE_FACTOR[dtype]
-    extreme = ops.logical_and(ops.less(max_norm, norm * smallest), ops.greater(norm, 1.0))
+    extreme = ops.logical_and(ops.less(max_norm, norm * smallest), norm > 1.0)
     one = ops.ones_like(norm)
     first = ops.where(extreme, one * smallest, one)
     # norm - norm is 0, or NaN where the norm is not finite: see `needs_no_clip`.

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_clip import numerics
@@ -135,7 +134,7 @@ def _norm_and_limit(
     dtype = keras.backend.standardize_dtype(norm.dtype)
     ratio = ops.cast(ratio, dtype)
     ratio = ops.where(ratio < 0, ops.zeros_like(ratio), ratio)
-    smallest = _constant(eps, dtype)
+    smallest = numerics.scalar(eps, dtype)
     return norm, ratio * ops.where(weight_norm <= smallest, smallest, weight_norm)
 
 
@@ -154,7 +153,7 @@ def _is_exact(gradient_sum: Tensor, weight_sum: Tensor, limit: Tensor, eps: floa
 
 
 def _scaled(gradient: Gradient, norm: Tensor, limit: Tensor, untouched: Tensor) -> Gradient:
-    smallest = _constant(_SMALLEST_DIVISOR, keras.backend.standardize_dtype(norm.dtype))
+    smallest = numerics.scalar(_SMALLEST_DIVISOR, keras.backend.standardize_dtype(norm.dtype))
     divisor = ops.where(norm < smallest, smallest, norm)
 
     def scale(values: Tensor) -> Tensor:
@@ -167,8 +166,3 @@ def _scaled(gradient: Gradient, norm: Tensor, limit: Tensor, untouched: Tensor) 
 
 def _all_of(conditions: Sequence[Tensor]) -> Tensor:
     return ops.all(ops.stack([ops.all(condition) for condition in conditions]))
-
-
-def _constant(number: float, dtype: str) -> Tensor:
-    # Through NumPy: Keras rounds a Python float to float32 on the way to float64.
-    return ops.convert_to_tensor(np.asarray(number, dtype=dtype))

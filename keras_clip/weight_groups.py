@@ -196,8 +196,6 @@ def _evaluated(threshold: Any, step: Tensor) -> Tensor:
 
 
 def _bound(limit: Tensor, ratio: float, variable: Variable) -> Tensor:
-    dtype = keras.backend.standardize_dtype(limit.dtype)
-    # Through NumPy: Keras rounds a Python float to float32 on the way to float64.
-    bound = limit * ops.convert_to_tensor(np.asarray(ratio, dtype=dtype))
+    bound = limit * ratio
     bound = ops.where(bound < 0, ops.zeros_like(bound), bound)
     return ops.cast(bound, keras.backend.standardize_dtype(variable.dtype))

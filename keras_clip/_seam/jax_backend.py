@@ -19,6 +19,9 @@ from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = True
 
+# Entries of a vector that are copied beside those of others rather than added up first.
+_LARGEST_JOINED = 2**16
+
 # Nothing is recorded: JAX differentiates functions.
 no_gradients = nullcontext
 
@@ -52,13 +55,28 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
 
 
 def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
-    squares = [jnp.sum(jnp.square(operand.astype(dtype))) for operand in operands]
-    sum_of_squares = jnp.sum(jnp.stack(squares))
+    # To the end by itself, each sum would take a kernel or two more, most of them for nothing:
+    # on an accelerator they are many and tiny. XLA takes the sums apart again if it may.
+    sums = jnp.concatenate([_sums(jnp.square(operand.astype(dtype))) for operand in operands])
+    sum_of_squares = jnp.sum(jax.lax.optimization_barrier(sums))
     return jax.lax.cond(
         numerics.is_ordinary(sum_of_squares),
         lambda: jnp.sqrt(sum_of_squares),
-        lambda: numerics.rescaled_norm(operands),
+        lambda: numerics.rescaled_norm(_kept_in_branch(operands)),
     )
+
+
+def _sums(values: Tensor) -> Tensor:
+    """Add up so far as one pass goes; what is small stays as it is."""
+    if values.ndim > 1:
+        return jnp.sum(values, axis=tuple(range(1, values.ndim)))
+    return values.reshape(-1) if values.size <= _LARGEST_JOINED else jnp.sum(values)[None]
+
+
+def _kept_in_branch(operands: list[Tensor]) -> list[Tensor]:
+    """Hide them from XLA for GPUs, which computes cheap branches both and selects."""
+    hidden: list[Tensor] = jax.lax.optimization_barrier(operands)
+    return hidden
 
 
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
@@ -71,7 +89,7 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
     return jax.lax.cond(
         jnp.all(numerics.is_ordinary(sums)),
         lambda: jnp.sqrt(sums),
-        lambda: numerics.rescaled_norms(operands, dtype),
+        lambda: numerics.rescaled_norms(_kept_in_branch(operands), dtype),
     )
 
 

@@ -1,6 +1,7 @@
 """Norm and clip on torch."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -141,7 +142,7 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[
     if not _decide_on_host(norm):
         one = torch.ones_like(norm)
         first, second = torch.where(untouched, one, first), torch.where(untouched, one, second)
-        return _multiplied(_multiplied(gradients, first), second)
+        return _multiplied(gradients, first, second)
     if bool(untouched):
         return list(gradients)
     if float(first) < 1.0:
@@ -155,36 +156,54 @@ def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> l
     if _decide_on_host(norms) and bool(untouched.all()):
         return list(gradients)
     first, second = numerics.factors(norms, limits)
-    return [
-        _multiplied(_multiplied([gradient], first[i]), second[i])[0]
-        for i, gradient in enumerate(gradients)
-    ]
+    return [_multiplied([g], first[i], second[i])[0] for i, g in enumerate(gradients)]
 
 
-def _multiplied(gradients: Gradients, factor: Tensor) -> list[Gradient]:
-    """Multiply all dense tensors of one kind in one call, the others one by one."""
+def _multiplied(gradients: Gradients, *factors: Tensor) -> list[Gradient]:
+    """Multiply all dense tensors of one kind in one call a factor, the others one by one."""
     products = list(gradients)
-    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    together = []
     for position, gradient in enumerate(gradients):
         if gradient.is_sparse or numerics.is_half(gradient) or is_sharded(gradient):
-            products[position] = _multiplied_alone(gradient, factor)
+            products[position] = _multiplied_alone(gradient, factors)
         else:
-            groups.setdefault((gradient.device, gradient.dtype), []).append(position)
-    for (device, dtype), positions in groups.items():
-        scaled = torch._foreach_mul(
-            [gradients[position] for position in positions], factor.to(device, dtype)
-        )
+            together.append(position)
+    for (device, dtype), positions in _by_kind(together, gradients).items():
+        scaled = [gradients[position] for position in positions]
+        for factor in factors:
+            scaled = torch._foreach_mul(scaled, factor.to(device, dtype))
         for position, product in zip(positions, scaled, strict=True):
             products[position] = product
     return products
 
 
-def _multiplied_alone(gradient: Gradient, factor: Tensor) -> Gradient:
+def _by_kind(
+    positions: Sequence[int], tensors: Sequence[Tensor]
+) -> dict[tuple[torch.device, torch.dtype], list[int]]:
+    kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for position in positions:
+        kind = tensors[position].device, tensors[position].dtype
+        kinds.setdefault(kind, []).append(position)
+    return kinds
+
+
+def _multiplied_alone(gradient: Gradient, factors: Sequence[Tensor]) -> Gradient:
     def multiply(values: Tensor) -> Tensor:
         wide = values.to(torch.promote_types(values.dtype, torch.float32))
-        return (wide * factor.to(wide.device)).to(values.dtype)
+        for factor in factors:
+            wide = wide * factor.to(wide.device)
+        return wide.to(values.dtype)
 
     return multiply(gradient) if gradient.is_sparse else map_shards(gradient, multiply)
+
+
+def constant(array: Any, like: Tensor) -> Tensor:
+    """Return a NumPy array as a tensor on the device of `like`, for which nobody waits."""
+    tensor = torch.from_numpy(array)
+    if like.device.type != "cuda" or torch.compiler.is_compiling():
+        return tensor.to(like.device)
+    # Out of other memory than this the host copies by itself, once the queue is empty.
+    return tensor.pin_memory().to(like.device, non_blocking=True)
 
 
 def compiled(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
@@ -247,21 +266,48 @@ def run_unless(
         return
     # Both are run and one is kept: to read the condition would stop the queue of the device.
     with torch.no_grad():
-        before = [variable.value.detach().clone() for variable in variables]
-        body(*arguments)
-        changed = [variable.value.detach().clone() for variable in variables]
-        _copy_all(before, variables)
-        otherwise(*arguments)
-        kept = [
-            torch.where(condition.to(new.device), variable.value, new)
-            for variable, new in zip(variables, changed, strict=True)
-        ]
-        _copy_all(kept, variables)
+        tensors = [variable.value for variable in variables]
+        instead = _copies(tensors)
+        changed = _changed_by(partial(otherwise, *arguments), tensors)
+        outcomes = {position: tensors[position].clone() for position in changed}
+        for position, outcome in outcomes.items():
+            tensors[position].copy_(instead[position])
+            instead[position] = outcome
+        changed |= _changed_by(partial(body, *arguments), tensors)
+        for position in changed:
+            _assign_where(condition, instead[position], tensors[position])
 
 
-def _copy_all(values: Sequence[Tensor], variables: Sequence[Variable]) -> None:
-    for value, variable in zip(values, variables, strict=True):
-        variable.value.copy_(value)
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy all dense tensors of one kind in one call."""
+    copies = [t.clone() if is_sharded(t) else torch.empty_like(t) for t in tensors]
+    together = [i for i, tensor in enumerate(tensors) if not is_sharded(tensor)]
+    for positions in _by_kind(together, tensors).values():
+        torch._foreach_copy_([copies[p] for p in positions], [tensors[p] for p in positions])
+    return copies
+
+
+def _changed_by(function: Callable[[], None], tensors: Sequence[Tensor]) -> set[int]:
+    """Run `function` and return the positions of the tensors that it may have written to."""
+    before = [_version(tensor) for tensor in tensors]
+    function()
+    after = [_version(tensor) for tensor in tensors]
+    return {i for i, version in enumerate(after) if version is None or version != before[i]}
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor has been written to; None where nobody counts."""
+    if torch.compiler.is_compiling() or is_sharded(tensor):
+        return None
+    return int(tensor._version)
+
+
+def _assign_where(condition: Tensor, value: Tensor, tensor: Tensor) -> None:
+    condition = condition.to(tensor.device)
+    if is_sharded(tensor):
+        tensor.copy_(torch.where(condition, value, tensor))
+    else:
+        torch.where(condition, value, tensor, out=tensor)
 
 
 def raise_where(

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_clip._seam.constants import constant
 from keras_clip.arithmetic import scale_each_to_norm
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_count, check_finite
@@ -94,8 +95,8 @@ class AdaGC(Clipper):
         """Scale each gradient to its limit, and move the gammas of those that have one."""
         if not update.gradients:
             return []
-        # An array, for Keras walks through a list as a structure, at each step on torch.
-        places = np.array([self._places[id(v)] for v in update.variables], dtype="int32")
+        numbers = np.array([self._places[id(v)] for v in update.variables], dtype="int32")
+        places = constant(numbers, like=self.gamma.value)
         gamma = ops.take(self.gamma.value, places, axis=0)
         norms = ops.cast(update.norms, self.dtype)
         is_warming_up = self.count.value < self.start_clip_steps

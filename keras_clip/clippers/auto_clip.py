@@ -91,7 +91,8 @@ class AutoClip(Clipper):
     def _percentile_of_history(self, update: Update) -> Tensor:
         percent = ops.cast(update.evaluate(self.percentile), self.dtype)
         seen = self.count.value
-        held = ops.where(seen < self.history_size, seen, self.history_size)
+        size = ops.zeros_like(seen) + self.history_size
+        held = ops.where(seen < size, seen, size)
         return sorted_window.percentile(self.sorted_norms.value, held, percent)
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:

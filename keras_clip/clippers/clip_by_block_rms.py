@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_clip._seam.constants import constant
 from keras_clip.arithmetic import scale_each_to_norm
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
@@ -50,5 +51,5 @@ class ClipByBlockRMS(Clipper):
         """Clip by the norm that a gradient of this root mean square has."""
         roots = [math.sqrt(math.prod(variable.shape)) for variable in update.variables]
         threshold = ops.cast(update.evaluate(self.threshold), self.dtype)
-        limits = threshold * ops.convert_to_tensor(np.asarray(roots, dtype=self.dtype))
+        limits = threshold * constant(np.array(roots, dtype=self.dtype), like=threshold)
         return scale_each_to_norm(update.gradients, update.norms, limits)

@@ -66,7 +66,7 @@ class ObserveOnly(Clipper):
 
     def note(self, update: Update, clipped: list[Gradient]) -> None:
         """Count the update, and whether the clipper changed it."""
-        self.updates.assign(self.updates + 1)
+        self.updates.assign(self.updates.value + 1)
         changed = ops.cast(_any_differs(update.gradients, clipped), "int32")
         self.clipped_updates.assign(self.clipped_updates + changed)
         self.clipped_norm.assign(norm_of_tensors(clipped))

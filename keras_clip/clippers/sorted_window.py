@@ -13,7 +13,7 @@ from keras_clip.types import Tensor
 
 def replace(ascending: Tensor, oldest: Tensor, newest: Tensor) -> Tensor:
     """Take `oldest`, which is in `ascending`, out and put `newest` in."""
-    end = ops.full_like(ascending[:1], math.inf)
+    end = ops.zeros_like(ascending[:1]) + math.inf
     following = ops.concatenate([ascending[1:], end])
     without = ops.where(ascending < oldest, ascending, following)
     preceding = ops.concatenate([-end, without[:-1]])

@@ -7,6 +7,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from keras_clip import numerics
 from keras_clip.arithmetic import norm_of_tensors, norms_of_tensors
 from keras_clip.types import Gradient, Tensor, Variable
 
@@ -45,6 +46,8 @@ class Update:
         if isinstance(threshold, keras.Variable):
             return threshold.value
         value = threshold(self.step) if callable(threshold) else threshold
+        if isinstance(value, float):
+            return numerics.scalar(value, keras.config.floatx())
         return ops.convert_to_tensor(value)
 
     def with_gradients(self, gradients: list[Gradient], global_norm: Tensor | None = None) -> Self:

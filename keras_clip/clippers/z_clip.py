@@ -167,7 +167,7 @@ class ZClip(Clipper):
 
         In the warm-up `max_grad_norm`, or infinity where that is None.
         """
-        infinite = ops.full_like(self.mean.value, math.inf)
+        infinite = ops.zeros_like(self.mean.value) + math.inf
         first = self._at_most_max_grad_norm(infinite, update)
         return update.global_norm, ops.where(self._is_warming_up(), first, self._bound(update))
 

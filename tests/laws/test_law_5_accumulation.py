@@ -53,7 +53,7 @@ def test_micro_batches_equal_their_average(name, compiled):
     else:
         apply_all(accumulating, micro, stream)
     assert_close(values(micro), values(whole), rtol=2e-6)
-    assert int(np.array(accumulating.iterations)) == 4
+    assert int(keras.ops.convert_to_numpy(accumulating.iterations)) == 4
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
