@@ -20,7 +20,7 @@ from tests.matrix.problem import (
     start,
 )
 
-# Not the end of an epoch of anything.
+# Odd, so that nothing which repeats ends there.
 STOP = 3
 
 
