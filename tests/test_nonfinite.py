@@ -246,7 +246,7 @@ class TestTooManySkips:
         optimizer = self.make()
         message = "max_consecutive_skips=2.*kernel, bias"
         with pytest.raises(TooManySkipsError, match=message), raised(optimizer):
-            run(optimizer, self.stream(2, 3, 4), False)
+            run(optimizer, self.stream(4, 5, 6), False)
 
     def test_as_many_or_with_good_ones_between(self):
         optimizer = self.make()
