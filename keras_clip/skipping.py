@@ -91,6 +91,9 @@ class Skipping:
             # Kept until it is raised: a callback may look only after some more updates.
             return count + ops.cast(not_finite, "int32")
         counted = ops.where(skip, count + 1, ops.zeros_like(count))
+        if self._limit is not None:
+            # Likewise: a good update does not undo that there were too many.
+            counted = ops.where(count > self._limit, count, counted)
         return counted if is_update is None else ops.where(is_update, counted, count)
 
     def on_skip(self, gradients: list[Gradient], variables: list[Variable]) -> None:
@@ -105,8 +108,17 @@ class Skipping:
         fatal = self.consecutive_skips.value > self._limit
         # The error of a graph is TensorFlow's own, and worse to read than ours.
         may_wait = self._is_watched
-        if not backend.raise_where(fatal, self._error, self._paths, noted, may_wait):
+        try:
+            raises = backend.raise_where(fatal, self._error, self._paths, noted, may_wait)
+        except (NonFiniteGradientError, TooManySkipsError):
+            self._start_anew()
+            raise
+        if not raises:
             self._warn_unless_watched()
+
+    def _start_anew(self) -> None:
+        """Raise each error once: whoever mends the cause may go on."""
+        self.consecutive_skips.assign(ops.zeros((), "int32"))
 
     def _error(self, names: Sequence[str]) -> Exception:
         concerned = f"Not finite are the gradients of: {', '.join(names)}"
@@ -141,8 +153,7 @@ class Skipping:
             return
         if int(self.consecutive_skips.numpy()) <= self._limit:
             return
-        # Raised once: whoever mends the cause may go on.
-        self.consecutive_skips.assign(0)
+        self._start_anew()
         flags = self.nonfinite_variables.numpy()
         raise self._error([path for path, flag in zip(self._paths, flags, strict=True) if flag])
 

@@ -259,7 +259,7 @@ class TestTooManySkips:
         optimizer = self.make()
         message = "max_consecutive_skips=2.*kernel, bias"
         with pytest.raises(TooManySkipsError, match=message), raised(optimizer):
-            run(optimizer, self.stream(2, 3, 4), False)
+            run(optimizer, self.stream(4, 5, 6), False)
 
     def test_as_many_or_with_good_ones_between(self):
         optimizer = self.make()
@@ -267,6 +267,22 @@ class TestTooManySkips:
             run(optimizer, self.stream(0, 1, 3, 4, 6), False)
         assert number(optimizer.skipped_steps) == 5
         optimizer.raise_if_nonfinite()
+
+    @pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX compiles what it traces")
+    def test_a_good_update_does_not_undo_it(self):
+        optimizer = self.make()
+        optimizer.raise_if_nonfinite()
+        run(optimizer, self.stream(1, 2, 3), compiled=True)
+        with pytest.raises(TooManySkipsError):
+            optimizer.raise_if_nonfinite()
+        optimizer.raise_if_nonfinite()  # raised once
+
+    def test_whoever_mends_the_cause_may_go_on(self):
+        optimizer, variables = self.make(), make_variables()
+        with pytest.raises(TooManySkipsError):
+            apply_all(optimizer, variables, self.stream(0, 1, 2))
+        apply_all(optimizer, variables, self.stream(1, 2))
+        assert number(optimizer.skipped_steps) == 5
 
     def test_in_fit_by_the_callback(self):
         model = make_model(self.make())

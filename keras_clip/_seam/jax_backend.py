@@ -74,7 +74,7 @@ def _sums(values: Tensor) -> Tensor:
 
 
 def _kept_in_branch(operands: list[Tensor]) -> list[Tensor]:
-    """Hide them from XLA for GPUs, which computes cheap branches both and selects."""
+    """Hide them from XLA, which for GPUs may compute cheap branches both and select."""
     hidden: list[Tensor] = jax.lax.optimization_barrier(operands)
     return hidden
 

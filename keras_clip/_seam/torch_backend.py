@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -30,6 +31,10 @@ _LARGEST_CHUNK = 2**16
 # Norms from here down may have lost squares to underflow: the root of the sum named in
 # `numerics.is_ordinary`.
 _SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
+
+
+# torch counts them for the sake of automatic differentiation.
+_writes = attrgetter("_version")
 
 
 def as_gradient(value: Any) -> Gradient:
@@ -299,7 +304,7 @@ def _version(tensor: Tensor) -> int | None:
     """How often a tensor has been written to; None where nobody counts."""
     if torch.compiler.is_compiling() or is_sharded(tensor):
         return None
-    return int(tensor._version)
+    return int(_writes(tensor))
 
 
 def _assign_where(condition: Tensor, value: Tensor, tensor: Tensor) -> None:
