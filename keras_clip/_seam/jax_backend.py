@@ -51,13 +51,15 @@ def norm_operand(gradient: Gradient) -> Tensor:
 
 def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
     """Square root of the sum of squares, rescaled only where squares leave the range."""
-    return _compiled_global_norm(list(operands), dtype)
+    # Of a sharded variable only the last of all sums may be exchanged: one number.
+    is_sharded = keras.distribution.distribution() is not None
+    return _compiled_global_norm(list(operands), dtype, _sum if is_sharded else _sums)
 
 
-def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
+def _global_norm(operands: list[Tensor], dtype: str, sums_of: Callable[[Tensor], Tensor]) -> Tensor:
     # To the end by itself, each sum would take a kernel or two more, most of them for nothing:
     # on an accelerator they are many and tiny. XLA takes the sums apart again if it may.
-    sums = jnp.concatenate([_sums(jnp.square(operand.astype(dtype))) for operand in operands])
+    sums = jnp.concatenate([sums_of(jnp.square(operand.astype(dtype))) for operand in operands])
     sum_of_squares = jnp.sum(jax.lax.optimization_barrier(sums))
     return jax.lax.cond(
         numerics.is_ordinary(sum_of_squares),
@@ -70,7 +72,11 @@ def _sums(values: Tensor) -> Tensor:
     """Add up so far as one pass goes; what is small stays as it is."""
     if values.ndim > 1:
         return jnp.sum(values, axis=tuple(range(1, values.ndim)))
-    return values.reshape(-1) if values.size <= _LARGEST_JOINED else jnp.sum(values)[None]
+    return values.reshape(-1) if values.size <= _LARGEST_JOINED else _sum(values)
+
+
+def _sum(values: Tensor) -> Tensor:
+    return jnp.sum(values)[None]
 
 
 def _kept_in_branch(operands: list[Tensor]) -> list[Tensor]:
@@ -152,7 +158,7 @@ def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Grad
 
 # For the sake of loops that are not compiled: outside `jit` every call of `cond` would
 # compile its two branches again, a quarter of a second a step.
-_compiled_global_norm = jax.jit(_global_norm, static_argnums=1)
+_compiled_global_norm = jax.jit(_global_norm, static_argnums=(1, 2))
 _compiled_norms = jax.jit(_norms, static_argnums=1)
 _compiled_scale_to_norm = jax.jit(_scale_to_norm)
 _compiled_scale_each_to_norm = jax.jit(_scale_each_to_norm)
