@@ -9,9 +9,13 @@ from tests.distribution.batches import BATCH, STEPS, batch, difference
 from tests.distribution.numpy_loop import train
 from tests.support.models import data
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-)
+pytestmark = [
+    # On the oldest Keras law 4 and the other tests of MirroredStrategy stand for these.
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(
+        keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

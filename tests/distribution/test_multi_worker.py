@@ -9,9 +9,13 @@ import pytest
 from tests.distribution import cases, children
 from tests.distribution.batches import difference
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-)
+pytestmark = [
+    # On the oldest Keras law 4 and the other tests of MirroredStrategy stand for these.
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(
+        keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+    ),
+]
 
 PROGRAM = "tests.distribution.worker_program"
 
@@ -69,7 +73,6 @@ def test_fit_runs_as_far_as_it_does_without_the_wrapper(workers):
         assert (worker["fit"]["clipped"] is None) == (worker["fit"]["bare"] is None)
 
 
-@pytest.mark.exhaustive
 def test_a_killed_worker_changes_nothing(workers, tmp_path):
     """Both start again from the latest checkpoint, as collectives need all workers."""
     folder = str(tmp_path)

@@ -6,9 +6,13 @@ import pytest
 from tests.distribution import cases, children
 from tests.distribution.batches import BATCH, difference
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-)
+pytestmark = [
+    # On the oldest Keras law 4 and the other tests of MirroredStrategy stand for these.
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(
+        keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+    ),
+]
 
 
 def one_device_strategy():

@@ -86,7 +86,7 @@ EXCEPTIONS: dict[str, Failure] = {
     "SGDTest::test_single_step": Failure(
         "counts the variables; beside the inner two are max_norm, grad_norm and skipped_steps",
         AssertionError,
-        "5 != 2",
+        r"^\d+ != 2$",
     ),
     "OptimizerTest::test_get_method": Failure(
         "asks for the class of the inner optimizer",
