@@ -104,6 +104,11 @@ def is_update_step(optimizer: Optimizer) -> Tensor | None:
     return (optimizer._iterations + 1) % steps == 0 if steps else None
 
 
+def counts_on_arrival(optimizer: Optimizer) -> bool:
+    """Whether `_backend_apply_gradients` moves the counter, as in Keras 3.8; today `apply` does."""
+    return "assign_add" in type(optimizer)._backend_apply_gradients.__code__.co_names
+
+
 def is_overwritten_by_gradient(variable: Variable) -> bool:
     """Whether Keras assigns the gradient to the variable, as for the scales of float8."""
     return bool(getattr(variable, "overwrite_with_gradient", False))

@@ -53,6 +53,8 @@ def accumulate_or_update(
     backend.run_unless(is_micro_step, run_update, accumulate, (list(gradients), *prepared), changed)
     if optimizer.use_ema:
         optimizer._update_model_variables_moving_average(optimizer._trainable_variables)
+    if keras_private.counts_on_arrival(optimizer):
+        optimizer._iterations.assign_add(1)
 
 
 def _check_moving_average(optimizer: Optimizer) -> None:
