@@ -25,6 +25,7 @@ if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
         Update,
         ZClip,
     )
+    from keras_clip.monitoring.clip_monitor import ClipMonitor
     from keras_clip.nonfinite import NonFiniteGradientError, TooManySkipsError
     from keras_clip.optimizer import ClippedOptimizer
     from keras_clip.raise_on_nonfinite import RaiseOnNonFinite
@@ -40,6 +41,7 @@ __all__ = [
     "ClipByGlobalNorm",
     "ClipByNorm",
     "ClipByValue",
+    "ClipMonitor",
     "ClippedOptimizer",
     "Clipper",
     "ClipperMap",

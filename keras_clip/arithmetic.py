@@ -138,6 +138,24 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: float | Tensor) 
     return scaled
 
 
+def norm_scaled_to(norm: Tensor, max_norm: Tensor) -> Tensor:
+    """Return the norm, or norms, that gradients of `norm` have after a clip to `max_norm`."""
+    limit = ops.cast(max_norm, _dtype(norm))
+    limit = ops.where(limit < 0, ops.zeros_like(limit), limit)
+    clipped = ops.where(norm > limit, limit, norm)
+    # An infinite gradient times a factor of 0.
+    made_nan = ops.logical_and(ops.isinf(norm), ops.isfinite(limit))
+    return ops.where(made_nan, ops.full_like(norm, math.nan), clipped)
+
+
+def global_norm_scaled_to(global_norm: Tensor, norms: Tensor, limits: Tensor) -> Tensor:
+    """Return the global norm after a clip of each gradient by itself to its limit."""
+    scaled = norm_scaled_to(norms, limits)
+    # Rounded another way, the norm of norms would differ where nothing is clipped.
+    combined = ops.cast(norm_of_tensors([scaled]), _dtype(global_norm))
+    return ops.where(ops.any(scaled != norms), combined, global_norm)
+
+
 def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
     """Clip each gradient by itself: `g_i * min(1, limits_i / norms_i)`, vectors both."""
     if not gradients:

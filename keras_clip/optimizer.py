@@ -7,6 +7,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from keras_clip import history
 from keras_clip._seam import backend, keras_private
 from keras_clip._seam.inherited_state import InheritedState, inner_of
 from keras_clip._seam.interception import Interception, intercept
@@ -21,10 +22,12 @@ from keras_clip._seam.multi_optimizer import members_of
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.clippers.registry import get_member
+from keras_clip.history import History, Record
 from keras_clip.nonfinite import NonFinitePolicy, zero_nonfinite_entries
 from keras_clip.skipping import Skipping
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
+from keras_clip.variable_norms import VariableNorms
 from keras_clip.weight_groups import WeightGroups, max_weight_from_config
 from keras_clip.wrapping import check_wrappable, get_optimizer
 
@@ -67,6 +70,9 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             clipper's state stay as they were, and `skipped_steps` counts it. So is an update
             whose norm is NaN. Defaults to None: every update is applied. For clippers with one
             threshold for one norm, such as `ClipByGlobalNorm`, `AutoClip` and `ZClip`.
+        history_size: int, number of latest updates whose norms and thresholds are kept on the
+            device for `history` and `keras_clip.ClipMonitor`, 16 bytes each. Defaults to 10000,
+            an epoch of ordinary size. 0 keeps none.
         max_weight: bound that all trained variables are projected to after each update: a
             number, a schedule, a callable of the step or a `WeightClipping`; or a dict of path
             patterns (`re.fullmatch`, a path itself goes first) to these or None, where the key
@@ -110,6 +116,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         nonfinite: NonFinitePolicy = "propagate",
         max_consecutive_skips: int | None = None,
         skip_above: ThresholdValue | None = None,
+        history_size: int = 10_000,
         max_weight: Any = None,
         name: str | None = None,
     ) -> None:
@@ -118,6 +125,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         chosen = _choose_clipper(max_norm, clipper)
         weight_groups = WeightGroups(max_weight)
         skipping = Skipping(nonfinite, max_consecutive_skips, skip_above is not None)
+        kept_history = History(history_size)
         # A callable, so that Keras makes no learning rate variable for the wrapper.
         super().__init__(learning_rate=lambda: 0.0, name=name)
         self.skip_above = skip_above
@@ -132,6 +140,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self.inner_optimizer = inner
         self._grad_norm: Variable | None = None
         self._skipping = skipping
+        self._history = kept_history
+        self._variable_norms = VariableNorms()
         self._interception: Interception | None = None
 
     def add_variable(self, shape: tuple[int, ...], *args: Any, **kwargs: Any) -> Variable:
@@ -162,6 +172,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             (), dtype=self.clipper.dtype, aggregation="only_first_replica", name="grad_norm"
         )
         self._skipping.build(self, keras_private.trainable_variables(inner))
+        self._history.build(self, self.clipper.dtype)
+        self._variable_norms.build(self, keras_private.trainable_variables(inner))
         held = held_thresholds(self)["skip_above"]
         held.build(self)
         # Last: whatever fails above may be mended and tried again.
@@ -214,8 +226,16 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             learns = ops.logical_and(learns, ops.logical_not(skip))
         with kept_where(learns, self.clipper.state):
             clipped = self.clipper.clip(update)
+            self._record(update, clipped, skip)
         self.grad_norm.assign(update.global_norm)
         return clipped, skip
+
+    def _record(self, update: Update, clipped: list[Gradient], skip: Tensor | None) -> None:
+        self._variable_norms.write(update, self.grad_norm.value)
+        if self._history.is_kept:
+            threshold = self.clipper.used_threshold(update)
+            clipped_norm = self.clipper.norm_after_clip(update, clipped)
+            self._history.write(update.global_norm, threshold, clipped_norm, skip)
 
     def _zeroed(self, update: Update) -> Update:
         is_update = is_update_step(self.inner_optimizer)
@@ -246,6 +266,56 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         Reading its value is the only moment at which the host waits for the device.
         """
         return self._once_built("_grad_norm", vars(self))
+
+    @property
+    def history(self) -> Record:
+        """The latest `history_size` updates, as NumPy columns in order of time: a record.
+
+        - `step`: number of updates before it, applied or skipped.
+        - `grad_norm`: global norm before clipping.
+        - `clip_threshold`: of the global norm; NaN for a clipper that limits something else.
+        - `clip_scale`: norm after clipping over norm before, 1 where nothing was clipped, 0
+          where the update was skipped.
+        - `skipped`: whether the update was not applied.
+
+        Micro-batches of a gradient accumulation are no updates. Reading it waits for the device.
+        """
+        return self._history.read()
+
+    @property
+    def history_size(self) -> int:
+        """How many updates `history` goes back; fixed, as steps are compiled."""
+        return self._history.size
+
+    def record_variable_norms(self, every: int = 10, size: int = 1000) -> None:
+        """Keep the norm of each variable's gradient, for `variable_norms`.
+
+        To be called before the first step is compiled. `keras_clip.ClipMonitor` calls it for
+        `per_variable=True`. What it keeps is not saved with the optimizer.
+
+        Args:
+            every: int of at least 1, keeps those of each so many updates. Those of the first
+                update whose global norm is NaN or infinite are kept, too. Defaults to 10.
+            size: int of at least 1, how many times are kept, the oldest making way. Defaults
+                to 1000; takes 4 bytes for each variable and time.
+
+        Raises:
+            TypeError: an argument is no int.
+            ValueError: an argument is below 1, or norms are recorded with other arguments.
+        """
+        self._variable_norms.start(every, size)
+        if self.built:
+            with backend.scope_of(self.grad_norm):
+                self._variable_norms.build(self, self._trainable_variables)
+
+    @property
+    def variable_norms(self) -> Record:
+        """Norms by variable path, as NumPy columns in order of time, beside their `step`.
+
+        Of gradients before clipping, 0 where a variable had none. Without columns of norms
+        unless `record_variable_norms` was called.
+        """
+        return self._variable_norms.read()
 
     @property
     def skipped_steps(self) -> Variable:
@@ -401,17 +471,21 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             variable.assign(weight)
 
     def save_own_variables(self, store: Any) -> None:
-        """Store `grad_norm` and the clipper's state by name.
+        """Store `grad_norm`, the clipper's state and the history by name.
 
         Keras stores the wrapped optimizer by itself, under `inner_optimizer`.
         """
-        for variable in keras_private.own_variables(self):
+        for variable in self._saved_variables():
             store[variable.name] = variable.numpy()
+        self._history.save(store)
 
     def load_own_variables(self, store: Any) -> None:
         """Restore what `save_own_variables` stored."""
-        own = keras_private.own_variables(self)
-        expected, stored = sorted(variable.name for variable in own), sorted(store.keys())
+        own = self._saved_variables()
+        # A run may go on with a history of another size, or without one.
+        self._history.load(store)
+        expected = sorted(variable.name for variable in own)
+        stored = sorted({*store.keys()} - {*history.NAMES})
         if expected != stored:
             warnings.warn(
                 f"The state of {self.name!r} was not restored: it has {expected}, the file has "
@@ -423,6 +497,10 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         for variable in own:
             variable.assign(store[variable.name])
 
+    def _saved_variables(self) -> list[Variable]:
+        extra = {id(v) for v in (*self._history.variables, *self._variable_norms.variables)}
+        return [v for v in keras_private.own_variables(self) if id(v) not in extra]
+
     def get_config(self) -> dict[str, Any]:
         """Return what it was made with, thresholds as they are now."""
         return {
@@ -432,6 +510,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             "nonfinite": self.nonfinite,
             "max_consecutive_skips": self.max_consecutive_skips,
             "skip_above": held_thresholds(self)["skip_above"].get_config(),
+            "history_size": self.history_size,
             "max_weight": self._weight_groups.get_config(),
         }
 

@@ -21,6 +21,8 @@ Each offers the same functions:
   true, else of `general()`; the latter has to be right, if slower, in both cases.
 - `clamp(variables, bounds)`: assigns to each variable its value, cut off at a scalar
   bound and its negative; what is within stays bit for bit, as if there were no bound.
+- `write_row(variable, index, row)`: assigns a row of a variable, and no more than that row where
+  the backend can.
 - `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
 - `replicas()`: how many replicas the strategy in use has.
 - `on_every_replica(flag)`: whether a scalar boolean is true on every replica.
@@ -34,6 +36,7 @@ Each offers the same functions:
   in a graph, `may_wait`.
 - `on_every_device(rank)`: arguments for a new variable, so that no pattern which a user's
   distribution has for the variables of layers splits it.
+- `scope_of(variable)`: a context in which new variables are distributed as `variable` is.
 - `no_gradients()`: a context in which operations are not recorded for differentiation.
 - `asynchronous_strategy()`, on TensorFlow only: the name of the current strategy if its workers
   do not wait for each other, or None.

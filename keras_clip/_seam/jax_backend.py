@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -206,6 +206,12 @@ def on_every_device(rank: int) -> dict[str, Any]:
     return {"layout": keras.distribution.TensorLayout([None] * rank, distribution.device_mesh)}
 
 
+def scope_of(variable: Variable) -> AbstractContextManager[object]:
+    """Nothing to enter: strategies are TensorFlow's."""
+    del variable
+    return nullcontext()
+
+
 def run_unless(
     condition: Tensor,
     body: Callable[..., None],
@@ -268,3 +274,16 @@ def _clamped(values: list[Tensor], bounds: list[Tensor]) -> list[Tensor]:
 
 
 _compiled_clamped = jax.jit(_clamped)
+
+
+def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
+    """Update the array; a compiled step that owns it does so in place."""
+    variable.assign(_compiled_with_row(variable.value, index, row))
+
+
+def _with_row(array: Tensor, index: Tensor, row: Tensor) -> Tensor:
+    # Not `at[].set`, which checks the index first: it is known to be one.
+    return jax.lax.dynamic_update_index_in_dim(array, row, index, 0)
+
+
+_compiled_with_row = jax.jit(_with_row)

@@ -14,10 +14,8 @@ def check_strategy(keeps_state: bool) -> None:
     Raises:
         ValueError: it does, and the current `tf.distribute` strategy is asynchronous.
     """
-    if not keeps_state or keras.config.backend() != "tensorflow":
-        return
-    strategy = backend.asynchronous_strategy()
-    if strategy is not None:
+    strategy = asynchronous_strategy()
+    if keeps_state and strategy is not None:
         raise ValueError(
             f"ClippedOptimizer was built under {strategy}, whose workers update one by one without "
             "waiting for each other. What clipping keeps between updates would be written by two "
@@ -26,3 +24,11 @@ def check_strategy(keeps_state: bool) -> None:
             "nonfinite='propagate'; or use MirroredStrategy or MultiWorkerMirroredStrategy, under "
             "which everything works."
         )
+
+
+def asynchronous_strategy() -> str | None:
+    """Name of the current strategy if its workers do not wait for each other; else None."""
+    if keras.config.backend() != "tensorflow":
+        return None
+    name: str | None = backend.asynchronous_strategy()
+    return name

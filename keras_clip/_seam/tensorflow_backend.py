@@ -1,7 +1,7 @@
 """Norm, clip and all-reduce on TensorFlow."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import tensorflow as tf
@@ -249,6 +249,12 @@ def on_every_device(rank: int) -> dict[str, Any]:
     return {}
 
 
+def scope_of(variable: Variable) -> AbstractContextManager[object]:
+    """Scope of the strategy that `variable` was created under."""
+    strategy = variable.value.distribute_strategy
+    return nullcontext() if strategy is None else strategy.scope()
+
+
 def asynchronous_strategy() -> str | None:
     """Name of the current strategy if its workers do not wait for each other."""
     strategy = tf.distribute.get_strategy()
@@ -340,3 +346,18 @@ def _clamp_on_each_replica(
 
     for variable, bound in zip(variables, bounds, strict=True):
         strategy.extended.update(variable, assign, args=(bound,), group=False)
+
+
+def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
+    """Scatter into the variable, or each replica into its copy: see `clamp`."""
+
+    def write_on_each_replica(strategy: Any, native: Any, index: Tensor, row: Tensor) -> None:
+        strategy.extended.update(native, _scatter_row, args=(index, row), group=False)
+
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        write_on_each_replica, tf.distribute.get_strategy(), variable.value, index, row
+    )
+
+
+def _scatter_row(variable: Any, index: Tensor, row: Tensor) -> None:
+    variable.scatter_nd_update(tf.reshape(index, [1, 1]), row[tf.newaxis])

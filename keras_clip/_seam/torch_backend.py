@@ -1,6 +1,7 @@
 """Norm and clip on torch."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -258,6 +259,12 @@ def on_every_device(rank: int) -> dict[str, Any]:
     return {}
 
 
+def scope_of(variable: Variable) -> AbstractContextManager[object]:
+    """Nothing to enter: strategies are TensorFlow's."""
+    del variable
+    return nullcontext()
+
+
 def run_unless(
     condition: Tensor,
     body: Callable[..., None],
@@ -338,3 +345,9 @@ def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
 
 def _clamped(value: Tensor, bound: Tensor) -> Tensor:
     return map_shards(value, lambda shard: numerics.clamped(shard, bound))
+
+
+def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
+    """Copy into the tensor, at a place that the host need not know."""
+    with torch.no_grad():
+        variable.value.index_copy_(0, index.reshape(1).long(), row[None])

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_clip.arithmetic import scale_to_norm
+from keras_clip.arithmetic import norm_scaled_to, scale_to_norm
 from keras_clip.clippers import sorted_window
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_count
@@ -98,6 +98,16 @@ class AutoClip(Clipper):
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norm, and the percentile of the norms before it, +inf if there are none."""
         return update.global_norm, self._percentile_of_history(update)
+
+    def used_threshold(self, update: Update) -> Tensor | None:
+        """Return the latest threshold."""
+        del update
+        return self.threshold.value
+
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
+        """Return `min(norm, threshold)`, without measuring it."""
+        del clipped
+        return norm_scaled_to(update.global_norm, self.threshold.value)
 
     def get_config(self) -> dict[str, Any]:
         """Return `percentile` as it stands now, and `history_size`."""

@@ -70,6 +70,10 @@ class Chain(Clipper):
         """Return the first member's, which alone sees the gradients of the update."""
         return self._members[0].running_threshold(update)
 
+    def used_threshold(self, update: Update) -> Tensor | None:
+        """Return the last member's, which has the final word."""
+        return self._members[-1].used_threshold(update)
+
     def get_config(self) -> dict[str, Any]:
         """Return the configs of the clippers."""
         return {"clippers": [serialize(m) for m in self._members]}

@@ -7,11 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam.constants import constant
-from keras_clip.arithmetic import scale_each_to_norm
+from keras_clip.arithmetic import global_norm_scaled_to, scale_each_to_norm
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold
-from keras_clip.types import Gradient, ThresholdValue
+from keras_clip.types import Gradient, Tensor, ThresholdValue
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -49,7 +49,14 @@ class ClipByBlockRMS(Clipper):
 
     def clip(self, update: Update) -> list[Gradient]:
         """Clip by the norm that a gradient of this root mean square has."""
+        return scale_each_to_norm(update.gradients, update.norms, self._limits(update))
+
+    def _limits(self, update: Update) -> Tensor:
         roots = [math.sqrt(math.prod(variable.shape)) for variable in update.variables]
         threshold = ops.cast(update.evaluate(self.threshold), self.dtype)
-        limits = threshold * constant(np.array(roots, dtype=self.dtype), like=threshold)
-        return scale_each_to_norm(update.gradients, update.norms, limits)
+        return threshold * constant(np.array(roots, dtype=self.dtype), like=threshold)
+
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
+        """Return the norm that the limited norms make."""
+        del clipped
+        return global_norm_scaled_to(update.global_norm, update.norms, self._limits(update))

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_clip.arithmetic import norm_of_tensors, scale_to_norm
+from keras_clip.arithmetic import norm_of_tensors, norm_scaled_to, scale_to_norm
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold, check_number
@@ -67,6 +67,16 @@ class ClipByGlobalNorm(Clipper):
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norm and `max_norm`."""
         return self._norm(update), update.evaluate(self.max_norm)
+
+    def used_threshold(self, update: Update) -> Tensor | None:
+        """Return `max_norm`, if it is one of the Euclidean norm."""
+        return update.evaluate(self.max_norm) if self.norm_type == 2.0 else None
+
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
+        """Return `min(norm, max_norm)`, without measuring it."""
+        if self.norm_type != 2.0:
+            return super().norm_after_clip(update, clipped)
+        return norm_scaled_to(update.global_norm, update.evaluate(self.max_norm))
 
     def get_config(self) -> dict[str, Any]:
         """Return `max_norm` as it stands now, and `norm_type`."""

@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_clip.arithmetic import scale_each_to_norm
+from keras_clip.arithmetic import global_norm_scaled_to, scale_each_to_norm
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold
-from keras_clip.types import Gradient, ThresholdValue
+from keras_clip.types import Gradient, Tensor, ThresholdValue
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -45,3 +45,9 @@ class ClipByNorm(Clipper):
         """Scale each by `max_norm / norm` where its norm is above the threshold."""
         limit = update.evaluate(self.max_norm)
         return scale_each_to_norm(update.gradients, update.norms, limit)
+
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
+        """Return the norm that the limited norms make."""
+        del clipped
+        limit = update.evaluate(self.max_norm)
+        return global_norm_scaled_to(update.global_norm, update.norms, limit)

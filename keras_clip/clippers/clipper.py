@@ -8,6 +8,7 @@ import keras
 
 from keras_clip import numerics
 from keras_clip._seam import backend
+from keras_clip.arithmetic import norm_of_tensors
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Tensor, Variable
@@ -20,6 +21,11 @@ _OPTIMIZERS_NAMES = (
     "consecutive_skips",
     "zeroed_steps",
     "nonfinite_variables",
+    "history",
+    "history_updates",
+    "variable_norms",
+    "variable_norms_steps",
+    "variable_norms_taken",
 )
 
 
@@ -81,6 +87,23 @@ class Clipper(abc.ABC):
         Infinity as a limit says that there is none yet.
         """
         raise NotImplementedError(f"{type(self).__name__} limits no single norm.")
+
+    def used_threshold(self, update: Update) -> Tensor | None:
+        """Return the threshold of the global norm that `clip` has just used, for the record.
+
+        A scalar tensor, or None for a clipper that limits something else. Asked right after
+        `clip`, with the same update.
+        """
+        del update
+        return None
+
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
+        """Return the global norm of what `clip` has just made of `update`, for the record.
+
+        Measured, unless a clipper knows it.
+        """
+        del update
+        return norm_of_tensors(clipped)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments, as JSON can hold them."""

@@ -80,6 +80,15 @@ class ObserveOnly(Clipper):
         """Return that of the clipper."""
         return self.clipper.running_threshold(update)
 
+    def used_threshold(self, update: Update) -> Tensor | None:
+        """Return the threshold that would be used."""
+        return self.clipper.used_threshold(update)
+
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
+        """Return the norm there is: gradients pass."""
+        del clipped
+        return update.global_norm
+
     def get_config(self) -> dict[str, Any]:
         """Return the config of the clipper."""
         return {"clipper": serialize(self.clipper)}

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_clip.arithmetic import scale_to_norm
+from keras_clip.arithmetic import norm_scaled_to, scale_to_norm
 from keras_clip.clippers import running_moments
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_choice, check_count, check_finite, check_flag
@@ -36,8 +36,8 @@ class ZClip(Clipper):
     those of their norms before clipping (the population's). If these norms are all equal,
     `std` is 0 and every larger norm is a spike. The latest threshold is in the variable
     `threshold`: never above the norm it was applied to, and equal to it where nothing was
-    clipped. Note that the default `max_grad_norm` hides the adaptive part where norms are
-    usually above 1.
+    clipped; the largest norm that would have passed is in `bound`. Note that the default
+    `max_grad_norm` hides the adaptive part where norms are usually above 1.
 
     Args:
         alpha: float from 0 to 1, the share of the old in `mean` and `std` at each update.
@@ -103,17 +103,20 @@ class ZClip(Clipper):
         self.skip_update_on_spike = check_flag("skip_update_on_spike", skip_update_on_spike)
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Create `mean` and `std`, the count of norms they started from, and `threshold`."""
+        """Create `mean` and `std`, the count of norms they started from, and the latest limits."""
         del variables
         infinite = keras.initializers.Constant(math.inf)
         self.mean = self.add_variable((), name="mean")
         self.std = self.add_variable((), name="std")
         self.count = self.add_variable((), dtype="int32", name="count")
         self.threshold = self.add_variable((), initializer=infinite, name="threshold")
+        self.bound = self.add_variable((), initializer=infinite, name="bound")
 
     def clip(self, update: Update) -> list[Gradient]:
         """Scale to the threshold and learn from the norm that comes out."""
         norm = ops.cast(update.global_norm, self.dtype)
+        _, bound = self.running_threshold(update)
+        self.bound.assign(self._at_most_max_grad_norm(bound, update))
         is_spike, limit = self._adaptive_limit(norm, update)
         is_spike = ops.logical_and(is_spike, ops.logical_not(self._is_warming_up()))
         adaptive = ops.where(is_spike, limit, norm)
@@ -170,6 +173,16 @@ class ZClip(Clipper):
         infinite = ops.zeros_like(self.mean.value) + math.inf
         first = self._at_most_max_grad_norm(infinite, update)
         return update.global_norm, ops.where(self._is_warming_up(), first, self._bound(update))
+
+    def used_threshold(self, update: Update) -> Tensor | None:
+        """Return what the norm could have been without being scaled."""
+        del update
+        return self.bound.value
+
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
+        """Return `min(norm, threshold)`, without measuring it."""
+        del clipped
+        return norm_scaled_to(update.global_norm, self.threshold.value)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, thresholds as they stand now."""

@@ -1,0 +1,114 @@
+"""What each of the latest updates was like, kept on the device until somebody asks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_clip._seam import backend
+from keras_clip._seam.strategies import asynchronous_strategy
+from keras_clip.clippers.hyperparameters import check_count
+from keras_clip.types import Tensor, Variable
+
+Record = dict[str, np.ndarray]
+
+_COLUMNS = ("grad_norm", "clip_threshold", "clip_scale", "skipped")
+
+# Of the variables, by which they are saved.
+NAMES = _ROWS, _UPDATES = "history", "history_updates"
+
+
+class History:
+    """A row of numbers for each of the latest `size` updates, the oldest making way.
+
+    Args:
+        size: int of at least 0, how many updates are remembered; 0 remembers nothing.
+
+    Raises:
+        TypeError: `size` is no int.
+        ValueError: `size` is negative.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = check_count("history_size", size, minimum=0)
+        self._rows: Any = None  # made by `build`
+        self._updates: Any = None
+
+    def build(self, wrapper: Any, dtype: str) -> None:
+        """Create the rows and the count of all updates so far, as variables of `wrapper`."""
+        # Workers that do not wait for each other would write one row at once.
+        if not self.size or asynchronous_strategy() is not None:
+            return
+        self._rows = wrapper.add_variable(
+            (self.size, len(_COLUMNS)), dtype=dtype, aggregation="only_first_replica", name=_ROWS
+        )
+        self._updates = wrapper.add_variable(
+            (), dtype="int32", aggregation="only_first_replica", name=_UPDATES
+        )
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is anything to write to."""
+        return self._rows is not None
+
+    @property
+    def variables(self) -> list[Variable]:
+        """What it consists of."""
+        return [self._rows, self._updates] if self.is_kept else []
+
+    def write(
+        self, norm: Tensor, threshold: Tensor | None, clipped_norm: Tensor, skip: Tensor | None
+    ) -> None:
+        """Add the row of an update.
+
+        Args:
+            norm: global norm before clipping.
+            threshold: of the global norm, or None where it has none.
+            clipped_norm: global norm after clipping.
+            skip: whether the update is not applied, or None if each is.
+        """
+        dtype = self._rows.dtype
+        norm, clipped_norm = ops.cast(norm, dtype), ops.cast(clipped_norm, dtype)
+        zero = ops.zeros_like(norm)
+        threshold = zero + np.nan if threshold is None else ops.cast(threshold, dtype)
+        scale = ops.where(norm == clipped_norm, zero + 1.0, clipped_norm / norm)
+        skipped = zero if skip is None else ops.cast(skip, dtype)
+        scale = ops.where(skipped > 0, zero, scale)
+        row = ops.stack([norm, threshold, scale, skipped])
+        count = self._updates.value
+        backend.write_row(self._rows, count % self.size, row)
+        self._updates.assign(count + 1)
+
+    def updates(self) -> int:
+        """Return how many updates there were so far; waits for the device."""
+        return int(self._updates.numpy()) if self.is_kept else 0
+
+    def read(self) -> Record:
+        """Return the latest updates as columns, in order of time; waits for the device."""
+        if not self.is_kept:
+            return _columns(np.arange(0), np.zeros((0, len(_COLUMNS))))
+        updates = self.updates()
+        steps = np.arange(max(0, updates - self.size), updates)
+        return _columns(steps, self._rows.numpy()[steps % self.size])
+
+    def save(self, store: Any) -> None:
+        """Store the rows and the count by name."""
+        for variable in self.variables:
+            store[variable.name] = variable.numpy()
+
+    def load(self, store: Mapping[str, Any]) -> None:
+        """Restore what `save` stored, from a history of any size; leave out what is not there."""
+        if not self.is_kept or _ROWS not in store:
+            return
+        stored, updates = np.asarray(store[_ROWS]), int(np.asarray(store[_UPDATES]))
+        steps = np.arange(max(0, updates - min(self.size, len(stored))), updates)
+        rows = np.zeros(self._rows.shape, stored.dtype)
+        rows[steps % self.size] = stored[steps % len(stored)]
+        self._rows.assign(rows)
+        self._updates.assign(updates)
+
+
+def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
+    columns = dict(zip(_COLUMNS, rows.T.astype("float64"), strict=True))
+    return {"step": steps, **columns, "skipped": columns["skipped"] > 0}

@@ -1,0 +1,272 @@
+"""The callback that tells what was clipped."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_clip._seam.callback_order import move_to_front
+from keras_clip.clippers.hyperparameters import check_count
+from keras_clip.finding import clipped_optimizers
+from keras_clip.history import Record
+from keras_clip.monitoring.epoch_logs import epoch_logs
+from keras_clip.monitoring.merging import since
+from keras_clip.monitoring.offenders import largest_norms, nonfinite_variables
+from keras_clip.monitoring.record_csv import write_csv
+from keras_clip.monitoring.recording import Recording
+from keras_clip.monitoring.tensorboard_events import TensorBoardEvents, check_installed
+from keras_clip.optimizer import ClippedOptimizer
+
+
+class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tell what was clipped: in the logs of each epoch, and update by update in a record.
+
+    The logs get, over the updates of the epoch that were applied:
+
+    - `grad_norm`, `grad_norm_max`: mean and largest global norm before clipping;
+    - `grad_norm_clipped`: mean global norm after clipping;
+    - `clipped_fraction`: share of the updates that were clipped, from 0 to 1;
+    - `clip_threshold`: the latest, for clippers with a threshold of the global norm;
+    - `skipped_steps`: number of updates that were not applied.
+
+    So they are in the progress bar, in `History`, in `CSVLogger` and `TensorBoard`, and
+    `EarlyStopping(monitor="grad_norm")` can watch them, wherever in the list of callbacks this
+    one stands. Of a `MultiOptimizer` whose members are several `ClippedOptimizer`, each has
+    its own numbers, with its name and an underscore in front.
+
+    The device keeps the numbers; the host reads them once per epoch, and as often as there
+    are `history_size` batches.
+
+    Args:
+        per_batch: bool, whether the logs of each batch get the numbers of the epoch so far. The
+            host waits for the device at each. Defaults to False.
+        per_variable: bool, whether the norms of single variables are recorded, for
+            `variable_norms`, and the largest are listed when training ends, or those that are
+            NaN or infinite when one is. Defaults to False.
+        every: int of at least 1: with `per_variable`, at each so many updates. Defaults to 10.
+        csv: path of a file that the record is written to, or None. If it is there and the
+            optimizer goes on with the same run, the record goes on with it.
+        tensorboard: path of a directory of logs, or None. The curves of norm, threshold and
+            scale, update by update, and histograms of norms come into its `clipping`.
+        optimizers: list of `ClippedOptimizer` to watch, for models which train by others than
+            the one they are compiled with. Defaults to those in `model.optimizer`, which may be
+            inside a `LossScaleOptimizer` or `MultiOptimizer`.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: `every` is below 1; at the start of training, there is no `ClippedOptimizer`,
+            or one with `history_size=0`.
+        ImportError: `tensorboard` is given, and the package is missing.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from keras_clip import ClipMonitor, ClippedOptimizer
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        >>> model.compile(ClippedOptimizer("sgd", max_norm=1.0), loss="mse")
+        >>> inputs, targets = np.ones((8, 4)), np.full((8, 1), 100.0)
+        >>> monitor = ClipMonitor()
+        >>> history = model.fit(inputs, targets, batch_size=2, verbose=0, callbacks=[monitor])
+        >>> history.history["clipped_fraction"]
+        [1.0]
+        >>> monitor.record["step"].tolist()
+        [0, 1, 2, 3]
+    """
+
+    def __init__(
+        self,
+        *,
+        per_batch: bool = False,
+        per_variable: bool = False,
+        every: int = 10,
+        csv: str | os.PathLike[str] | None = None,
+        tensorboard: str | os.PathLike[str] | None = None,
+        optimizers: Sequence[ClippedOptimizer] | None = None,
+    ) -> None:
+        super().__init__()
+        self.per_variable = per_variable
+        self.every = check_count("every", every, minimum=1)
+        if tensorboard is not None:
+            check_installed()
+        self._csv, self._tensorboard = csv, tensorboard
+        self._given = None if optimizers is None else _checked(optimizers)
+        self._recordings: dict[str, Recording] = {}
+        self._epoch_starts: dict[str, int] = {}
+        self._told: set[str] = set()
+        self._previous_batch = self._read_at_batch = 0
+        if per_batch:
+            # A method that Keras finds overridden makes some backends wait at every batch.
+            self.on_train_batch_end = self._add_logs_of_batch
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """The record of each optimizer, by its name."""
+        return {name: recording.record for name, recording in self._recordings.items()}
+
+    @property
+    def record(self) -> Record:
+        """All updates up to the last time the device was read, as NumPy columns in order of time.
+
+        Column names as in `ClippedOptimizer.history`. It begins with the updates before
+        training was stopped and resumed, if the optimizer or the CSV file remembers them.
+        """
+        return self._only(self.records, "records")
+
+    @property
+    def variable_norms(self) -> Record:
+        """Norms by variable path, with `per_variable`: `ClippedOptimizer.variable_norms`."""
+        norms = {name: r.optimizer.variable_norms for name, r in self._recordings.items()}
+        return self._only(norms, "optimizers")
+
+    @staticmethod
+    def _only(by_name: dict[str, Record], where: str) -> Record:
+        if not by_name:
+            raise ValueError("There is nothing yet: ClipMonitor records while a model trains.")
+        if len(by_name) > 1:
+            raise ValueError(
+                f"There are several optimizers: {', '.join(by_name)}. Take one of monitor.{where}."
+            )
+        return next(iter(by_name.values()))
+
+    @property
+    def optimizers(self) -> dict[str, ClippedOptimizer]:
+        """The optimizers that are watched, by name."""
+        return {name: recording.optimizer for name, recording in self._recordings.items()}
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the record to a file: a line of column names, and a line for each update."""
+        write_csv(self.record, path)
+
+    def to_pandas(self) -> Any:
+        """Return the record as a `pandas.DataFrame`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "ClipMonitor.to_pandas needs pandas: pip install pandas. monitor.record has the "
+                "same columns as NumPy arrays."
+            ) from error
+        return pandas.DataFrame(self.record)
+
+    def set_model(self, model: Any) -> None:
+        """Find the optimizers, and go to the front of the callbacks."""
+        # Not when training begins: the step may be compiled by then.
+        super().set_model(model)
+        move_to_front(self)
+        found = clipped_optimizers(model.optimizer) if self._given is None else self._given
+        known = [recording.optimizer for recording in self._recordings.values()]
+        if len(known) != len(found) or any(a is not b for a, b in zip(known, found, strict=True)):
+            self._recordings = {o.name: self._recording(o, len(found) > 1) for o in found}
+        if self.per_variable:
+            self._record_variable_norms(found)
+
+    def _record_variable_norms(self, optimizers: Sequence[ClippedOptimizer]) -> None:
+        for optimizer in optimizers:
+            if len(optimizer.variable_norms) == 1:
+                # A step that was compiled without them would go on without them.
+                self.model.train_function = None
+            optimizer.record_variable_norms(self.every)
+
+    def _recording(self, optimizer: ClippedOptimizer, is_one_of_many: bool) -> Recording:
+        csv, prefix = self._csv, f"{optimizer.name}_" if is_one_of_many else ""
+        if csv is not None and prefix:
+            csv = Path(csv).with_name(prefix + Path(csv).name)
+        events = None
+        if self._tensorboard is not None:
+            events = TensorBoardEvents(self._tensorboard, prefix)
+        return Recording(optimizer, csv, events)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Raise if there is nothing to watch."""
+        del logs
+        if not self._recordings:
+            raise ValueError(
+                "ClipMonitor watches a ClippedOptimizer, and the model was compiled with "
+                f"{type(self.model.optimizer).__name__}. Compile it with keras_clip."
+                "ClippedOptimizer(...); max_norm=float('inf') there observes without clipping. Or "
+                "name those that the model uses: ClipMonitor(optimizers=[...])."
+            )
+        for optimizer in self.optimizers.values():
+            if not optimizer.history_size:
+                raise ValueError(
+                    f"ClipMonitor reads the history of {optimizer.name!r}, which has "
+                    "history_size=0 and keeps none. Leave history_size out, or make it positive."
+                )
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Note where the epoch begins."""
+        del epoch, logs
+        self._bring_up_to_date()
+        self._previous_batch = self._read_at_batch = 0
+        for name, recording in self._recordings.items():
+            self._epoch_starts[name] = recording.start()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Read what would be forgotten in the next step."""
+        del logs
+        ahead = 2 * batch - self._previous_batch - self._read_at_batch
+        self._previous_batch = batch
+        if ahead >= min(
+            recording.optimizer.history_size for recording in self._recordings.values()
+        ):
+            self._read()
+            self._read_at_batch = batch
+
+    def _add_logs_of_batch(self, batch: int, logs: Any = None) -> None:
+        del batch
+        self._read()
+        self._add_to(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Add the numbers of the epoch to its logs."""
+        del epoch
+        self._read()
+        self._add_to(logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Read what the last epoch left, and list the largest norms."""
+        del logs
+        self._read()
+        for recording in self._recordings.values():
+            recording.close()
+            if self.per_variable:
+                print(largest_norms(recording.optimizer.variable_norms))
+
+    def _bring_up_to_date(self) -> Any:
+        # On JAX, asking for the model brings the variables up to date.
+        return self.model
+
+    def _read(self) -> None:
+        self._bring_up_to_date()
+        for name, recording in self._recordings.items():
+            recording.read()
+            if self.per_variable:
+                self._tell_of_nonfinite(name, recording)
+
+    def _tell_of_nonfinite(self, name: str, recording: Recording) -> None:
+        message = nonfinite_variables(recording.optimizer.variable_norms, self._epoch_starts[name])
+        if message is not None and name not in self._told:
+            self._told.add(name)
+            print(message)
+
+    def _add_to(self, logs: Any) -> None:
+        if logs is None:
+            return
+        for name, recording in self._recordings.items():
+            prefix = f"{name}_" if len(self._recordings) > 1 else ""
+            rows = since(recording.record, self._epoch_starts[name])
+            logs.update({prefix + key: value for key, value in epoch_logs(rows).items()})
+
+
+def _checked(optimizers: Any) -> list[ClippedOptimizer]:
+    listed: list[Any] = list(optimizers) if isinstance(optimizers, list | tuple) else [optimizers]
+    if not listed or not all(isinstance(each, ClippedOptimizer) for each in listed):
+        raise TypeError(
+            f"optimizers must be a list of ClippedOptimizer. Received: optimizers={optimizers!r}."
+        )
+    return listed

@@ -1,0 +1,86 @@
+"""The full record of one optimizer, put together from what its history still holds."""
+
+import os
+import warnings
+from pathlib import Path
+
+from keras_clip.history import Record
+from keras_clip.monitoring.merging import merged, since
+from keras_clip.monitoring.record_csv import append_csv, read_csv, write_csv
+from keras_clip.monitoring.tensorboard_events import TensorBoardEvents
+from keras_clip.optimizer import ClippedOptimizer
+
+
+class Recording:
+    """Reads the history of an optimizer now and then, and keeps all of it.
+
+    Args:
+        optimizer: the optimizer.
+        csv: file that the record is kept in, or None. What it holds of the same run, before it
+            was stopped, is the beginning of the record.
+        events: where each new row is shown, or None.
+    """
+
+    def __init__(
+        self,
+        optimizer: ClippedOptimizer,
+        csv: str | os.PathLike[str] | None,
+        events: TensorBoardEvents | None,
+    ) -> None:
+        self.optimizer = optimizer
+        self._csv = None if csv is None else Path(csv)
+        self._events = events
+        self._has_file = False
+        self.record: Record = {}
+        self._next_step = 0
+
+    def start(self) -> int:
+        """Note how many updates there were before, and return it; waits for the device."""
+        self._next_step = int(self.optimizer.history["step"].size and self._latest_step() + 1)
+        return self._next_step
+
+    def _latest_step(self) -> int:
+        return int(self.optimizer.history["step"][-1])
+
+    def read(self) -> None:
+        """Add what happened since the last time; waits for the device."""
+        latest = self.optimizer.history
+        new = since(latest, self._next_step)
+        if self._csv is not None and not self._has_file:
+            self._continue_file()
+        self._warn_of_gap(new)
+        self.record = merged(self.record, latest)
+        self._write(new)
+        if len(latest["step"]):
+            self._next_step = int(latest["step"][-1]) + 1
+
+    def _continue_file(self) -> None:
+        assert self._csv is not None
+        if self._csv.exists():
+            self.record = merged(read_csv(self._csv), self.record or self.optimizer.history)
+
+    def _warn_of_gap(self, new: Record) -> None:
+        lost = int(new["step"][0]) - self._next_step if len(new["step"]) else 0
+        if lost > 0:
+            warnings.warn(
+                f"{lost} updates were not recorded: ClippedOptimizer(history_size="
+                f"{self.optimizer.history_size}) had forgotten them before ClipMonitor looked, "
+                "which it does at least once in as many batches. Make it larger.",
+                stacklevel=2,
+            )
+
+    def _write(self, new: Record) -> None:
+        if self._events is not None:
+            self._events.write(new)
+        if self._csv is None:
+            return
+        if self._has_file:
+            append_csv(new, self._csv)
+        else:
+            write_csv(self.record, self._csv)
+            self._has_file = True
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._events is not None:
+            self._events.close()
