@@ -90,7 +90,10 @@ class History:
             return _columns(np.arange(0), np.zeros((0, len(_COLUMNS))))
         updates = self.updates()
         steps = np.arange(max(0, updates - self.size), updates)
-        return _columns(steps, self._rows.numpy()[steps % self.size])
+        rows = self._rows.numpy()[steps % self.size]
+        # Of a smaller history that was loaded, older rows are missing.
+        is_known = ~np.isnan(rows[:, _COLUMNS.index("skipped")])
+        return _columns(steps[is_known], rows[is_known])
 
     def save(self, store: Any) -> None:
         """Store the rows and the count by name."""
@@ -103,7 +106,7 @@ class History:
             return
         stored, updates = np.asarray(store[_ROWS]), int(np.asarray(store[_UPDATES]))
         steps = np.arange(max(0, updates - min(self.size, len(stored))), updates)
-        rows = np.zeros(self._rows.shape, stored.dtype)
+        rows = np.full(self._rows.shape, np.nan, stored.dtype)
         rows[steps % self.size] = stored[steps % len(stored)]
         self._rows.assign(rows)
         self._updates.assign(updates)

@@ -306,7 +306,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self._variable_norms.start(every, size)
         if self.built:
             with backend.scope_of(self.grad_norm):
-                self._variable_norms.build(self, self._trainable_variables)
+                known = keras_private.trainable_variables(self.inner_optimizer)
+                self._variable_norms.build(self, known)
 
     @property
     def variable_norms(self) -> Record:

@@ -28,6 +28,7 @@ def test_public_names():
         "ClipByGlobalNorm",
         "ClipByNorm",
         "ClipByValue",
+        "ClipMonitor",
         "ClippedOptimizer",
         "Clipper",
         "ClipperMap",

@@ -1,6 +1,6 @@
 """A callback's place among the others."""
 
-import sys
+import inspect
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ def move_to_front(callback: Any) -> None:
     first is seen by all. Keras tells a callback nothing of the list it is in, except by calling
     it.
     """
-    frame = sys._getframe(1)
+    frame = inspect.currentframe()
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
@@ -23,4 +23,4 @@ def move_to_front(callback: Any) -> None:
                 callbacks.remove(callback)
                 callbacks.insert(0, callback)
             return
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back

@@ -251,7 +251,7 @@ def on_every_device(rank: int) -> dict[str, Any]:
 
 def scope_of(variable: Variable) -> AbstractContextManager[object]:
     """Scope of the strategy that `variable` was created under."""
-    strategy = variable.value.distribute_strategy
+    strategy = getattr(variable.value, "distribute_strategy", None)
     return nullcontext() if strategy is None else strategy.scope()
 
 

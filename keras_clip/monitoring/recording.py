@@ -35,29 +35,22 @@ class Recording:
         self._next_step = 0
 
     def start(self) -> int:
-        """Note how many updates there were before, and return it; waits for the device."""
-        self._next_step = int(self.optimizer.history["step"].size and self._latest_step() + 1)
+        """Take in what there is, and return the number of updates so far; waits for the device."""
+        latest = self.optimizer.history
+        if self._csv is not None and not self._has_file and self._csv.exists():
+            self.record = read_csv(self._csv)
+        self.record = merged(self.record, latest)
+        self._next_step = _steps(latest)
         return self._next_step
-
-    def _latest_step(self) -> int:
-        return int(self.optimizer.history["step"][-1])
 
     def read(self) -> None:
         """Add what happened since the last time; waits for the device."""
         latest = self.optimizer.history
         new = since(latest, self._next_step)
-        if self._csv is not None and not self._has_file:
-            self._continue_file()
         self._warn_of_gap(new)
         self.record = merged(self.record, latest)
         self._write(new)
-        if len(latest["step"]):
-            self._next_step = int(latest["step"][-1]) + 1
-
-    def _continue_file(self) -> None:
-        assert self._csv is not None
-        if self._csv.exists():
-            self.record = merged(read_csv(self._csv), self.record or self.optimizer.history)
+        self._next_step = _steps(latest)
 
     def _warn_of_gap(self, new: Record) -> None:
         lost = int(new["step"][0]) - self._next_step if len(new["step"]) else 0
@@ -84,3 +77,7 @@ class Recording:
         """Close what is open."""
         if self._events is not None:
             self._events.close()
+
+
+def _steps(record: Record) -> int:
+    return int(record["step"][-1]) + 1 if len(record["step"]) else 0

@@ -83,6 +83,12 @@ class Recording(keras_clip.Clipper):
         self.pairs.append((update.gradients, clipped))
         return clipped
 
+    def used_threshold(self, update):
+        return self.inner.used_threshold(update)
+
+    def norm_after_clip(self, update, clipped):
+        return self.inner.norm_after_clip(update, clipped)
+
 
 @every_clipper
 def test_keeps_dtype_shape_and_never_enlarges(clipper_class):
@@ -95,6 +101,27 @@ def test_keeps_dtype_shape_and_never_enlarges(clipper_class):
         assert [tuple(g.shape) for g in before] == [tuple(g.shape) for g in after]
         old, new = ([np.array(keras.ops.convert_to_numpy(g)) for g in gs] for gs in (before, after))
         assert reference.global_norm(new) <= reference.global_norm(old) * (1 + 1e-6)
+
+
+@every_clipper
+def test_tells_what_it_did(clipper_class):
+    """Norms measured in NumPy; exactly 1 where nothing changed."""
+    recording = Recording(make(clipper_class))
+    optimizer = ClippedOptimizer("sgd", clipper=recording)
+    idle = [gradient * 1e-4 for gradient in gradient_stream(1)[0]]
+    apply_all(optimizer, make_variables(), [idle, *gradient_stream(6), idle])
+    record = optimizer.history
+    for index, pair in enumerate(recording.pairs):
+        old, new = ([np.array(keras.ops.convert_to_numpy(g)) for g in gs] for gs in pair)
+        norms = reference.global_norm(old), reference.global_norm(new)
+        used = optimizer.clipper.inner
+        norms = (norms[0], norms[0]) if isinstance(used, keras_clip.ObserveOnly) else norms
+        assert record["grad_norm"][index] == pytest.approx(norms[0], rel=1e-6)
+        assert record["clip_scale"][index] == pytest.approx(norms[1] / norms[0], rel=2e-6)
+        changed = any(not np.array_equal(a, b) for a, b in zip(old, new, strict=True))
+        assert (record["clip_scale"][index] == 1.0) == (not changed)
+        if not np.isnan(record["clip_threshold"][index]):
+            assert norms[1] <= record["clip_threshold"][index] * (1 + 1e-6)
 
 
 # What keeps its direction: the whole gradient, or that of each variable.

@@ -103,8 +103,8 @@ class TestFit:
         model.summary(print_fn=lambda line, **_: lines.append(line))
         weights = sum(w.size for w in model.get_weights())
         # Two moments, the counter, the learning rate; of the wrapper five scalars and a flag for
-        # each variable.
-        expected = 2 * weights + 2 + 5 + len(model.trainable_variables)
+        # each variable, and the history with its count.
+        expected = 2 * weights + 2 + 5 + len(model.trainable_variables) + 40_000 + 1
         assert any("Optimizer params" in line and f"{expected} " in line for line in lines)
 
 
@@ -341,6 +341,8 @@ class TestAttributes:
             "consecutive_skips",
             "zeroed_steps",
             "nonfinite_variables",
+            "history",
+            "history_updates",
         ]
 
     def test_exclude_from_weight_decay(self):
@@ -358,7 +360,7 @@ class TestAttributes:
         target.build(make_variables())
         target.set_weights(values(source.variables))
         assert_identical(values(target.variables), values(source.variables))
-        with pytest.raises(ValueError, match=r"needs one value for each of the 16 variables"):
+        with pytest.raises(ValueError, match=r"needs one value for each of the 18 variables"):
             target.set_weights([1.0])
 
     def test_built_inner_optimizer_goes_on(self):

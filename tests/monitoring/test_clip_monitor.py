@@ -1,0 +1,339 @@
+"""ClipMonitor: what it finds, what it tells, what it keeps."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_clip import ClipMonitor, ClippedOptimizer
+from keras_clip.monitoring.record_csv import read_csv
+from tests.support.gradient_stream import (
+    apply_all,
+    assert_identical,
+    gradient_stream,
+    make_variables,
+    values,
+)
+from tests.support.models import data, fit, make_model
+from tests.support.optimizers import keras_has
+
+# `fit` of tests.support.models: 48 samples in batches of 8.
+UPDATES_PER_EPOCH = 6
+
+
+def fit_with(optimizer, monitor, epochs=2, **arguments):
+    model = make_model(optimizer)
+    history = fit(model, epochs=epochs, callbacks=[monitor], **arguments)
+    return model, history.history
+
+
+def assert_same_record(one, other):
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+class TestFinding:
+    def test_within_a_loss_scale(self):
+        monitor = ClipMonitor()
+        inner = ClippedOptimizer("sgd", 0.5)
+        scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
+        _, logs = fit_with(scaled, monitor)
+        assert monitor.optimizers == {inner.name: inner}
+        _, expected = fit_with(ClippedOptimizer("sgd", 0.5), ClipMonitor())
+        np.testing.assert_allclose(logs["grad_norm"], expected["grad_norm"], rtol=1e-5)
+
+    @pytest.mark.skipif(not keras_has("MultiOptimizer"), reason="this Keras has no MultiOptimizer")
+    def test_each_member_of_a_multi_optimizer(self, tmp_path):
+        kernels = ClippedOptimizer("sgd", 0.5, name="kernels")
+        others = ClippedOptimizer("adam", 1e9, name="others")
+        groups = keras.optimizers.OptimizerMap(others, {".*kernel": kernels})
+        monitor = ClipMonitor(csv=tmp_path / "record.csv")
+        _, logs = fit_with(keras.optimizers.MultiOptimizer(groups), monitor)
+        assert set(monitor.records) == {"kernels", "others"}
+        assert logs["kernels_clip_threshold"] == [0.5, 0.5]
+        assert logs["others_clipped_fraction"] == [0.0, 0.0]
+        assert len(read_csv(tmp_path / "kernels_record.csv")["step"]) == 2 * UPDATES_PER_EPOCH
+        with pytest.raises(ValueError, match=r"kernels.*Take one of monitor\.records"):
+            _ = monitor.record
+
+    def test_others_than_the_model_was_compiled_with(self):
+        optimizer = ClippedOptimizer("sgd", 0.5)
+        apply_all(optimizer, make_variables(), gradient_stream(3))
+        monitor = ClipMonitor(optimizers=[optimizer])
+        _, logs = fit_with("sgd", monitor, epochs=1)
+        assert math.isnan(logs["grad_norm"][0])
+        assert len(monitor.record["step"]) == 3
+
+    def test_nothing_to_watch(self):
+        with pytest.raises(ValueError, match=r"the model was compiled with SGD\. Compile it with"):
+            fit_with("sgd", ClipMonitor())
+
+    def test_nothing_kept(self):
+        with pytest.raises(ValueError, match="history_size=0"):
+            fit_with(ClippedOptimizer("sgd", history_size=0), ClipMonitor())
+
+    @pytest.mark.parametrize("wrong", [{"optimizers": ["sgd"]}, {"every": 1.5}])
+    def test_wrong_types(self, wrong):
+        with pytest.raises(TypeError, match=next(iter(wrong))):
+            ClipMonitor(**wrong)
+
+    def test_nothing_recorded_yet(self):
+        with pytest.raises(ValueError, match="records while a model trains"):
+            _ = ClipMonitor().record
+
+
+class TestLogs:
+    def test_early_stopping_watches_them(self):
+        stopping = keras.callbacks.EarlyStopping(
+            monitor="grad_norm", mode="max", patience=0, min_delta=1e9
+        )
+        model = make_model(ClippedOptimizer("sgd"))
+        history = fit(model, epochs=5, callbacks=[stopping, ClipMonitor()])
+        assert len(history.history["grad_norm"]) < 5
+
+    def test_of_batches(self):
+        monitor = ClipMonitor(per_batch=True)
+        seen = []
+
+        def note(batch, logs):
+            seen.append(logs["grad_norm_max"])
+
+        after = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+        fit(make_model(ClippedOptimizer("sgd")), epochs=1, callbacks=[monitor, after])
+        np.testing.assert_array_equal(seen, np.maximum.accumulate(monitor.record["grad_norm"]))
+
+    def test_no_threshold_where_there_is_none(self):
+        _, logs = fit_with(ClippedOptimizer("sgd", clipper="clip_by_value"), ClipMonitor())
+        assert "clip_threshold" not in logs
+        assert "clipped_fraction" in logs
+
+    def test_observing_changes_nothing(self):
+        bare = make_model("adam")
+        fit(bare)
+        observed, logs = fit_with(ClippedOptimizer("adam", math.inf), ClipMonitor())
+        assert_identical(observed.get_weights(), bare.get_weights())
+        assert logs["clipped_fraction"] == [0.0, 0.0]
+        assert logs["grad_norm"] == logs["grad_norm_clipped"]
+
+    @pytest.mark.exhaustive
+    @pytest.mark.parametrize("options", [{"jit_compile": True}, {"steps_per_execution": 3}])
+    def test_however_steps_are_compiled(self, options):
+        if keras.config.backend() == "torch":
+            options = {"run_eagerly": True}
+        plain, other = ClipMonitor(), ClipMonitor()
+        fit_with(ClippedOptimizer("sgd", history_size=4), plain)
+        model = make_model(ClippedOptimizer("sgd", history_size=4), **options)
+        fit(model, callbacks=[other])
+        np.testing.assert_array_equal(other.record["step"], plain.record["step"])
+        np.testing.assert_allclose(other.record["grad_norm"], plain.record["grad_norm"], rtol=1e-5)
+
+
+class TestRecord:
+    @pytest.mark.parametrize("size", [1, 4, 100])
+    def test_is_whole_whatever_the_device_keeps(self, size):
+        monitor = ClipMonitor()
+        model, _ = fit_with(ClippedOptimizer("sgd", history_size=size), monitor)
+        record = monitor.record
+        np.testing.assert_array_equal(record["step"], np.arange(2 * UPDATES_PER_EPOCH))
+        kept = model.optimizer.history
+        assert len(kept["step"]) == min(size, 2 * UPDATES_PER_EPOCH)
+        assert_same_record({name: c[-len(kept["step"]) :] for name, c in record.items()}, kept)
+
+    @pytest.mark.parametrize("size", [5, 100])
+    def test_of_a_run_that_was_stopped(self, size, tmp_path):
+        """Saved, loaded, and gone on with by another monitor, through the file."""
+        whole = ClipMonitor()
+        fit_with(ClippedOptimizer("sgd", history_size=size), whole, epochs=4)
+        path = tmp_path / "record.csv"
+        model, _ = fit_with(ClippedOptimizer("sgd", history_size=size), ClipMonitor(csv=path))
+        model.save(tmp_path / "model.keras")
+        # Updates after the checkpoint, which are going to happen anew.
+        fit(model, epochs=1, callbacks=[ClipMonitor(csv=path)])
+        resumed = keras.models.load_model(tmp_path / "model.keras")
+        monitor = ClipMonitor(csv=path)
+        fit(resumed, callbacks=[monitor])
+        assert_same_record(monitor.record, whole.record)
+        assert_same_record(read_csv(path), whole.record)
+
+    def test_a_new_run_replaces_the_file(self, tmp_path):
+        path = tmp_path / "record.csv"
+        fit_with(ClippedOptimizer("sgd", history_size=4), ClipMonitor(csv=path), epochs=3)
+        fit_with(ClippedOptimizer("sgd", history_size=4), ClipMonitor(csv=path), epochs=1)
+        assert len(read_csv(path)["step"]) == UPDATES_PER_EPOCH
+
+    def test_restored_while_training_begins(self, tmp_path):
+        """BackupAndRestore sets the optimizer back after the monitor was asked to begin."""
+        whole = ClipMonitor()
+        fit_with(ClippedOptimizer("sgd", history_size=4), whole, epochs=3)
+        path = tmp_path / "record.csv"
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 2:
+                    raise KeyboardInterrupt
+
+        def train(*more):
+            backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+            monitor = ClipMonitor(csv=path)
+            model = make_model(ClippedOptimizer("sgd", history_size=4))
+            fit(model, epochs=3, callbacks=[backup, monitor, *more])
+            return monitor
+
+        with pytest.raises(KeyboardInterrupt):
+            train(Stop())
+        assert_same_record(train().record, whole.record)
+
+    def test_says_what_was_lost(self):
+        optimizer = ClippedOptimizer("sgd", history_size=2)
+        variables, monitor = make_variables(), ClipMonitor(optimizers=[optimizer])
+        apply_all(optimizer, variables, gradient_stream(1))
+
+        class Training(keras.callbacks.Callback):
+            def on_train_batch_begin(self, batch, logs=None):
+                if batch == 0:
+                    apply_all(optimizer, variables, gradient_stream(5))
+
+        with pytest.warns(UserWarning, match=r"3 updates were not recorded.*history_size=2"):
+            fit(make_model("sgd"), epochs=1, callbacks=[monitor, Training()])
+        np.testing.assert_array_equal(monitor.record["step"], [0, 4, 5])
+
+    def test_goes_to_csv_and_pandas(self, tmp_path):
+        monitor = ClipMonitor()
+        fit_with(ClippedOptimizer("sgd"), monitor)
+        monitor.to_csv(tmp_path / "record.csv")
+        assert_same_record(read_csv(tmp_path / "record.csv"), monitor.record)
+        try:
+            import pandas
+        except ImportError:
+            with pytest.raises(ImportError, match="pip install pandas"):
+                monitor.to_pandas()
+        else:
+            assert_same_record(dict(pandas.DataFrame(monitor.record)), dict(monitor.to_pandas()))
+
+
+class TestHistoryOfAnOptimizer:
+    def test_in_a_loop_of_your_own(self):
+        optimizer, stream = ClippedOptimizer("sgd", 2.0, history_size=4), gradient_stream(7)
+        apply_all(optimizer, make_variables(), stream)
+        norms = [np.sqrt(sum(np.sum(g.astype("float64") ** 2) for g in gs)) for gs in stream]
+        np.testing.assert_array_equal(optimizer.history["step"], [3, 4, 5, 6])
+        np.testing.assert_allclose(optimizer.history["grad_norm"], norms[3:], rtol=1e-6)
+
+    @pytest.mark.parametrize(("one", "other"), [(4, 6), (6, 4), (4, 0), (0, 4)])
+    def test_goes_on_in_another_size(self, one, other):
+        source = ClippedOptimizer("sgd", 0.3, history_size=one)
+        target = ClippedOptimizer("sgd", 0.7, history_size=other)
+        apply_all(source, make_variables(), gradient_stream(5))
+        target.build(make_variables())
+        store = {}
+        source.save_own_variables(store)
+        target.load_own_variables(store)
+        assert float(target.max_norm.numpy()) == pytest.approx(0.3)
+        expected = np.arange(5)[-min(one, other) :] if min(one, other) else []
+        np.testing.assert_array_equal(target.history["step"], expected)
+
+    def test_skipped_and_applied(self):
+        stream = gradient_stream(3)
+        stream[1][0][0, 0] = np.inf
+        optimizer = ClippedOptimizer("sgd", 1.0, nonfinite="skip")
+        apply_all(optimizer, make_variables(), stream)
+        record = optimizer.history
+        np.testing.assert_array_equal(record["skipped"], [False, True, False])
+        assert record["clip_scale"][1] == 0.0
+        assert np.isinf(record["grad_norm"][1])
+
+    @pytest.mark.parametrize("wrong", [-1, 1.5, "many"])
+    def test_size_is_a_count(self, wrong):
+        with pytest.raises((TypeError, ValueError), match="history_size must be an int"):
+            ClippedOptimizer("sgd", history_size=wrong)
+
+    def test_size_is_in_the_config(self):
+        config = ClippedOptimizer("sgd", history_size=7).get_config()
+        assert ClippedOptimizer.from_config(config).history_size == 7
+
+
+class TestVariableNorms:
+    def test_are_those_of_numpy(self):
+        optimizer, stream = ClippedOptimizer("sgd", 1.0), gradient_stream(7)
+        variables = make_variables()
+        optimizer.build(variables)
+        optimizer.record_variable_norms(every=3, size=2)
+        apply_all(optimizer, variables, stream)
+        found = optimizer.variable_norms
+        np.testing.assert_array_equal(found["step"], [3, 6])
+        for index, variable in enumerate(variables):
+            expected = [np.linalg.norm(stream[step][index].astype("float64")) for step in (3, 6)]
+            np.testing.assert_allclose(found[variable.path], expected, rtol=1e-6)
+
+    def test_none_where_a_variable_has_no_gradient(self):
+        optimizer, variables = ClippedOptimizer("sgd", 1.0), make_variables()
+        optimizer.record_variable_norms(every=1)
+        optimizer.build(variables)
+        (gradients,) = gradient_stream(1)
+        gradients[1] = None
+        with pytest.warns(UserWarning, match="Gradients do not exist"):
+            apply_all(optimizer, variables, [gradients])
+        assert optimizer.variable_norms[variables[1].path].tolist() == [0.0]
+        assert optimizer.variable_norms[variables[2].path][0] > 0
+
+    def test_largest_are_listed_when_training_ends(self, capsys):
+        monitor = ClipMonitor(per_variable=True, every=4)
+        fit_with(ClippedOptimizer("sgd"), monitor)
+        np.testing.assert_array_equal(monitor.variable_norms["step"], [0, 4, 8])
+        shown = capsys.readouterr().out
+        assert "Largest gradient norms, 4 of 4 variables:" in shown
+        norms = {p: c.max() for p, c in monitor.variable_norms.items() if p != "step"}
+        lines = [line.split()[0] for line in shown.splitlines()[1:]]
+        assert lines == sorted(norms, key=lambda path: -norms[path])
+
+    def test_those_that_turn_bad_are_named(self, capsys):
+        """At a step that would not be recorded otherwise."""
+        inputs, targets = data()
+        targets[8] = np.inf
+        monitor = ClipMonitor(per_variable=True, every=100)
+        model = make_model(ClippedOptimizer("sgd", nonfinite="skip"))
+        model.fit(inputs, targets, batch_size=8, shuffle=False, verbose=0, callbacks=[monitor])
+        shown = capsys.readouterr().out
+        assert "Gradients NaN or infinite at step 1: " in shown
+        assert "hidden/kernel" in shown
+
+    def test_a_step_that_was_compiled_without_them(self):
+        model = make_model(ClippedOptimizer("sgd"))
+        fit(model, epochs=1)
+        monitor = ClipMonitor(per_variable=True, every=1)
+        fit(model, epochs=1, callbacks=[monitor])
+        assert len(monitor.variable_norms["step"]) == UPDATES_PER_EPOCH
+
+    def test_are_not_saved(self, tmp_path):
+        model, _ = fit_with(ClippedOptimizer("sgd", 0.5), ClipMonitor(per_variable=True))
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        assert_identical(values(loaded.optimizer.clipper.variables), [np.float32(0.5)])
+        assert list(loaded.optimizer.variable_norms) == ["step"]
+
+    def test_with_other_numbers_while_recording(self):
+        optimizer = ClippedOptimizer("sgd")
+        optimizer.record_variable_norms(every=2)
+        with pytest.raises(ValueError, match=r"with every=2.*Received: every=3"):
+            optimizer.record_variable_norms(every=3)
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
+def test_variable_norms_of_replicas():
+    import tensorflow as tf
+
+    from tests.support.mirrored import mirrored_strategy
+
+    inputs, targets = data()
+    batches = tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(16)
+    found = []
+    for strategy in (mirrored_strategy(), None):
+        with tf.distribute.get_strategy().scope() if strategy is None else strategy.scope():
+            model = make_model(ClippedOptimizer("sgd", 0.5))
+        monitor = ClipMonitor(per_variable=True, every=2)
+        model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=[monitor])
+        found.append(monitor.variable_norms)
+    for replicas, one_device in zip(*(norms.values() for norms in found), strict=True):
+        np.testing.assert_allclose(replicas, one_device, rtol=1e-5)
