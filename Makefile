@@ -67,9 +67,10 @@ types: $(NEWEST)/.tests
 	@$(NEWEST)/bin/mypy
 
 # Any warning is an error: a link to nowhere, an argument that is described but does not exist.
+# Not with --quiet, which hides warnings from --strict as well.
 docs: $(NEWEST)/.tests
 	@echo "== documentation"
-	@NO_MKDOCS_2_WARNING=1 $(NEWEST)/bin/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(NEWEST)/bin/mkdocs build --strict
 
 test-newest: $(NEWEST)/.tests
 	$(call test_on_all_backends,$(NEWEST),newest,,not matrix,not any_backend and not matrix)

@@ -11,13 +11,14 @@ class KerasDocstrings(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_: object) -> None:
         """Change the docstrings of a package that has been loaded."""
-        public = {str(name) for name in pkg.exports or ()}
+        public = {str(name) for name in pkg.exports or ()} - set(pkg.modules)
         for member in _members(pkg):
             if member.docstring:
                 text = _with_sections(member.docstring.value)
                 member.docstring.value = _with_links(text, public - {member.name})
             if member.is_function:
                 # What these are is in the description, in words: "a number, a schedule or ...".
+                member.returns = None
                 for parameter in member.parameters:
                     parameter.annotation = None
 
