@@ -37,6 +37,8 @@ def test_python_blocks_run(name):
         if is_for_this_backend(block):
             exec(compile(block, name, "exec"), names)
     assert names
+    # Of the gradient (3, 4), wherever a page clips it.
+    assert float(names.get("norm", 5.0)) == 5.0
 
 
 def test_pages_with_blocks_are_found():
