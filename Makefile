@@ -37,19 +37,20 @@ define test_on_all_backends
 done
 endef
 
-.PHONY: help demo test environments lint types test-newest test-oldest endurance matrix clean
+.PHONY: help demo test environments lint types docs test-newest test-oldest endurance matrix clean
 
 help:
 	@echo "make demo   train a network that fails without clipping (ARGS='--help' for options)"
 	@echo "make test   run all checks and tests on TensorFlow, JAX and torch"
-	@echo "make matrix try all strategies and precisions, and write the README's table of them"
+	@echo "make matrix try all strategies and precisions, and write the table of them in docs/"
+	@echo "make docs   build the documentation into site/"
 	@echo "make clean  remove the environments"
 
 demo: $(NEWEST)/.demo-$(BACKEND)
 	@KERAS_BACKEND=$(BACKEND) $(NEWEST)/bin/python -m keras_clip.demo $(ARGS)
 
-test: environments lint types test-newest test-oldest
-	@echo "All passed: style, types, and the tests on $(BACKENDS)" \
+test: environments lint types docs test-newest test-oldest
+	@echo "All passed: style, types, documentation, and the tests on $(BACKENDS)" \
 	  "with the newest and the oldest Keras."
 
 # Both at once: a download and the unpacking of another hardly disturb each other.
@@ -64,6 +65,12 @@ lint: $(NEWEST)/.tests
 types: $(NEWEST)/.tests
 	@echo "== types"
 	@$(NEWEST)/bin/mypy
+
+# Any warning is an error: a link to nowhere, an argument that is described but does not exist.
+# Not with --quiet, which hides warnings from --strict as well.
+docs: $(NEWEST)/.tests
+	@echo "== documentation"
+	@NO_MKDOCS_2_WARNING=1 $(NEWEST)/bin/mkdocs build --strict
 
 test-newest: $(NEWEST)/.tests
 	$(call test_on_all_backends,$(NEWEST),newest,,not matrix,not any_backend and not matrix)
@@ -91,7 +98,7 @@ matrix: $(NEWEST)/.tests
 	@$(NEWEST)/bin/python -m benchmarks.write_tables
 
 clean:
-	rm -rf $(NEWEST) $(OLDEST)
+	rm -rf $(NEWEST) $(OLDEST) site
 
 # The tests' environment has all that the demo needs.
 tensorflow_package := $(if $(filter Linux,$(shell uname -s)),tensorflow-cpu,tensorflow)

@@ -1,8 +1,9 @@
-"""Write the measured figures into the tables of the README and of `benchmarks/README.md`.
+"""Write the measured figures into the tables of `docs/` and of `benchmarks/README.md`.
 
     python -m benchmarks.write_tables
 
-Reads `results/` only; imports no framework.
+Reads `results/` only; imports no framework. The table of defects, which is written by hand, goes
+from the README to its page.
 """
 
 import json
@@ -11,9 +12,11 @@ from statistics import mean
 from typing import Any
 
 from benchmarks import training_matrix
-from benchmarks.markdown import replace, row
+from benchmarks.markdown import find, replace, row
 
 FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
+PAGES = FOLDER.parent / "docs"
 LEARNING_RATES = (0.03, 0.1)
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -73,12 +76,13 @@ CLIPPERS = [
 def main() -> None:
     runs = json.loads((FOLDER / "results/clippers_on_digits.json").read_text())["runs"]
     cost = json.loads((FOLDER / "results/clipper_cost.json").read_text())
-    replace(FOLDER.parent / "README.md", "clippers", overview(runs, cost))
+    replace(PAGES / "choosing-a-clipper.md", "clippers", overview(runs, cost))
     replace(FOLDER / "README.md", "digits", every_run(runs))
     replace(FOLDER / "README.md", "cost", every_cost(cost))
     matrix = training_matrix.load()
-    replace(FOLDER.parent / "README.md", "matrix", training_matrix.table(matrix))
-    replace(FOLDER / "README.md", "matrix notes", training_matrix.notes(matrix))
+    replace(PAGES / "distributed-training.md", "matrix", training_matrix.table(matrix))
+    replace(PAGES / "distributed-training.md", "matrix notes", training_matrix.notes(matrix))
+    replace(PAGES / "how-it-works.md", "defects", find(README, "defects"))
 
 
 def overview(runs: dict[str, Any], cost: dict[str, Any]) -> list[str]:

@@ -1,1 +1,1 @@
-"""Strategies and precisions against ways to train: every cell of the README's matrix, as a test."""
+"""Strategies and precisions against ways to train: every cell of the table, as a test."""

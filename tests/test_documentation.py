@@ -1,0 +1,120 @@
+"""README and pages: every Python block runs as it stands, and what they name is there."""
+
+import re
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_clip
+from benchmarks.markdown import find
+from keras_clip import ClippedOptimizer
+from tests.support.gradient_stream import assert_identical, values
+from tests.support.models import fit, make_model
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
+
+
+def blocks_of(text):
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+WITH_BLOCKS = [name for name, text in TEXTS.items() if blocks_of(text)]
+
+
+def is_for_this_backend(block):
+    imported = re.findall(r"^import (tensorflow|jax|torch)\b", block, flags=re.MULTILINE)
+    return set(imported) <= {keras.config.backend()}
+
+
+@pytest.mark.parametrize("name", WITH_BLOCKS)
+def test_python_blocks_run(name):
+    """Those of a page one after another, with the names that earlier ones have made."""
+    names = {}
+    for block in blocks_of(TEXTS[name]):
+        if is_for_this_backend(block):
+            exec(compile(block, name, "exec"), names)
+    assert names
+    # Of the gradient (3, 4), wherever a page clips it.
+    assert float(names.get("norm", 5.0)) == 5.0
+
+
+def test_pages_with_blocks_are_found():
+    guides = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert set(WITH_BLOCKS) == {"README.md", *guides} - {"docs/how-it-works.md"}
+
+
+def test_blocks_are_those_that_run():
+    """No language but Python, no indented fence, that would escape the pattern above."""
+    for name, text in TEXTS.items():
+        fences = re.findall(r"^[ >]*```.*$", text, flags=re.MULTILINE)
+        starts = fences[::2]
+        assert set(starts) <= {"```python", "```"}, name
+        assert starts.count("```python") == len(blocks_of(text))
+
+
+def test_the_clipper_of_your_own_keeps_its_state(tmp_path):
+    """The very text of the page: at most twenty lines, saved, loaded, and trained on."""
+    blocks = blocks_of(TEXTS["docs/writing-a-clipper.md"])
+    (block,) = (block for block in blocks if "class ClipToRunningMean" in block)
+    text = block[: block.index("optimizer =")]
+    assert len(text.strip().splitlines()) <= 20
+    names = {"keras": keras, "keras_clip": keras_clip}
+    exec(compile(text, "writing-a-clipper.md", "exec"), names)
+    model = make_model(ClippedOptimizer("adam", clipper=names["ClipToRunningMean"](0.5)))
+    fit(model)
+    assert float(model.optimizer.clipper.mean.numpy()) > 0
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.clipper.get_config() == {"decay": 0.5}
+    fit(model)
+    fit(loaded)
+    assert_identical(loaded.get_weights(), model.get_weights())
+    assert_identical(values(loaded.optimizer.variables), values(model.optimizer.variables))
+
+
+def test_files_that_are_named_exist():
+    named = {
+        path
+        for text in TEXTS.values()
+        for path in re.findall(r"`((?:tests|benchmarks|keras_clip|docs)/[\w/.-]*\.\w+)`", text)
+    }
+    assert len(named) > 10
+    assert not [path for path in named if not (ROOT / path).is_file()]
+
+
+def test_links_of_the_readme_lead_to_pages_and_headings():
+    """The links between pages are checked where they are built."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)(?:#([^)]+))?\)", TEXTS["README.md"])
+    assert len(links) > 5
+    for path, anchor in links:
+        assert (ROOT / path).is_file(), path
+        if anchor:
+            assert anchor in {slug(h) for h in re.findall(r"^#+ (.*)$", TEXTS[path], re.MULTILINE)}
+
+
+def slug(heading):
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/choosing-a-clipper.md"])
+def test_every_clipper_is_named(name):
+    for clipper, value in vars(keras_clip.clippers).items():
+        if isinstance(value, type) and issubclass(value, keras_clip.Clipper):
+            assert clipper in TEXTS[name]
+
+
+def test_every_public_name_is_in_the_reference():
+    described = {
+        name
+        for path, text in TEXTS.items()
+        if path.startswith("docs/reference/")
+        for name in re.findall(r"^::: keras_clip\.(\w+)", text, flags=re.MULTILINE)
+    }
+    assert described == set(keras_clip.__all__)
+
+
+def test_the_page_has_the_readmes_table_of_defects():
+    assert find(ROOT / "docs" / "how-it-works.md", "defects") == find(ROOT / "README.md", "defects")
