@@ -1,0 +1,222 @@
+"""Records and variable records as CSV files, each float64 to the last bit."""
+
+import csv
+import io
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RECORD_COLUMNS = ("step", "grad_norm", "clip_threshold", "clip_scale", "skipped")
+
+_ENCODING = "utf-8"
+
+
+def write_csv(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a record or a variable record to a CSV file, which appears whole or not at all.
+
+    One line of column names, then one line for each update: integers as they are, booleans as
+    0 or 1, floats with as many digits as it takes to read the same float64, `nan` and `inf`.
+
+    Args:
+        record: column names to 1-D arrays of one length; `step` comes first.
+        path: the file; one that is there is replaced.
+
+    Raises:
+        ValueError: the columns are not of one length, or `step` is not the first.
+        OSError: the file cannot be written.
+    """
+    # Through a link, not in place of it.
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(_header(record) + _lines(record), _ENCODING, newline="")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_csv(rows: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Add rows to the end of a file of `write_csv`, or begin a new one.
+
+    A last line without its end, left by a program that was stopped in the midst of writing it,
+    is removed first.
+
+    Args:
+        rows: as in `write_csv`.
+        path: the file.
+
+    Raises:
+        ValueError: the file holds other columns, or `rows` is no record.
+        OSError: the file cannot be written.
+    """
+    header, lines = _header(rows), _lines(rows)
+    # Unbuffered, and all lines in one call: other programs see whole lines.
+    with open(path, "a+b", buffering=0) as file:
+        _drop_unfinished_line(file)
+        file.seek(0)
+        found = file.read(len(header.encode(_ENCODING))).decode(_ENCODING, errors="replace")
+        if found and found != header:
+            raise ValueError(
+                f"{os.fspath(path)} holds other columns than the rows to add, or no record. "
+                f"Expected the first line {header.rstrip()!r}, received {_first_line(found)!r}. "
+                "Choose another file, or remove this one."
+            )
+        file.write((lines if found else header + lines).encode(_ENCODING))
+
+
+def read_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read the record that `write_csv` wrote.
+
+    A last line without its end is left out, with a warning.
+
+    Raises:
+        ValueError: it is no such file; names the first line that is wrong.
+        OSError: the file cannot be read.
+    """
+    header, lines, offset = _split(path)
+    if tuple(header) != RECORD_COLUMNS:
+        raise _no_record(path, 1, f"the column names {','.join(RECORD_COLUMNS)}", ",".join(header))
+    return _columns(path, header, lines, offset)
+
+
+def read_variables_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read the variable record that `write_csv` wrote: `step`, then a column for each variable.
+
+    A last line without its end is left out, with a warning.
+
+    Raises:
+        ValueError: it is no such file; names the first line that is wrong.
+        OSError: the file cannot be read.
+    """
+    header, lines, offset = _split(path)
+    if header[:1] != ["step"] or tuple(header) == RECORD_COLUMNS:
+        raise _no_record(path, 1, "'step' and the paths of variables", ",".join(header))
+    if len(set(header)) < len(header):
+        raise _no_record(path, 1, "each variable once", ",".join(header))
+    return _columns(path, header, lines, offset)
+
+
+def _header(record: Mapping[str, Any]) -> str:
+    if next(iter(record), None) != "step":
+        raise ValueError(
+            f"The first column of a record is 'step'. Received the columns {list(record)}."
+        )
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(record)
+    return text.getvalue()
+
+
+def _lines(record: Mapping[str, Any]) -> str:
+    columns = {name: np.asarray(column) for name, column in record.items()}
+    shapes = {column.shape for column in columns.values()}
+    if len(shapes) > 1 or len(next(iter(shapes))) != 1:
+        raise ValueError(
+            "The columns of a record are 1-D and of one length. Received the shapes "
+            f"{ {name: column.shape for name, column in columns.items()} }."
+        )
+    rows = zip(*(_texts(column) for column in columns.values()), strict=True)
+    return "".join([",".join(row) + "\n" for row in rows])
+
+
+def _texts(column: np.ndarray) -> list[str]:
+    if column.dtype.kind in "biu":
+        return list(map(str, column.astype(np.int64).tolist()))
+    # A Python float: NumPy 2 writes 'np.float64(...)' for its own.
+    return list(map(repr, column.astype(np.float64).tolist()))
+
+
+def _drop_unfinished_line(file: Any) -> None:
+    size = file.seek(0, os.SEEK_END)
+    end = size
+    while end:
+        start = max(0, end - 65536)
+        file.seek(start)
+        last = file.read(end - start).rfind(b"\n")
+        if last >= 0:
+            end = start + last + 1
+            break
+        end = start
+    if end < size:
+        file.truncate(end)
+
+
+def _split(path: str | os.PathLike[str]) -> tuple[list[str], list[str], int]:
+    """Return the column names, the lines after them, and how many lines come before those."""
+    try:
+        # A spreadsheet program may have put a byte order mark in front.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(iter(file.readline, ""))
+            header = next(reader, [])
+            rest = file.read()
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _no_record(path, 1, "text", f"a file that is none ({error})") from None
+    lines = rest.split("\n")
+    # What follows the last line end is nothing, unless the writer was stopped there.
+    unfinished = lines.pop()
+    if unfinished:
+        warnings.warn(
+            f"{os.fspath(path)} ends in the midst of a line, as if its writer was stopped. "
+            f"Line {reader.line_num + len(lines) + 1} is left out: {_first_line(unfinished)!r}.",
+            stacklevel=3,
+        )
+    return header, lines, reader.line_num
+
+
+def _columns(
+    path: str | os.PathLike[str], header: Sequence[str], lines: Sequence[str], offset: int
+) -> dict[str, np.ndarray]:
+    try:
+        return _parse(header, lines)
+    except (ValueError, OverflowError):
+        for number, line in enumerate(lines, offset + 1):
+            try:
+                _parse(header, [line])
+            except (ValueError, OverflowError):
+                raise _no_record(path, number, _expected(header), line) from None
+        raise
+
+
+def _parse(header: Sequence[str], lines: Sequence[str]) -> dict[str, np.ndarray]:
+    rows = [line.split(",") for line in lines]
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError
+    columns = zip(*rows, strict=True) if rows else ((),) * len(header)
+    is_record = tuple(header) == RECORD_COLUMNS
+    return {
+        name: _array(name if is_record or name == "step" else "", cells, len(rows))
+        for name, cells in zip(header, columns, strict=True)
+    }
+
+
+def _array(name: str, cells: Sequence[str], count: int) -> np.ndarray:
+    if name == "step":
+        return np.fromiter(map(int, cells), np.int64, count)
+    if name == "skipped":
+        return np.fromiter((("0", "1").index(cell.rstrip("\r")) for cell in cells), bool, count)
+    return np.fromiter(map(float, cells), np.float64, count)
+
+
+def _expected(header: Sequence[str]) -> str:
+    numbers = f"a whole number and {len(header) - 1} numbers"
+    if tuple(header) == RECORD_COLUMNS:
+        numbers = "a whole number, three numbers and 0 or 1"
+    return f"{numbers}, separated by commas"
+
+
+def _no_record(
+    path: str | os.PathLike[str], number: int, expected: str, received: str
+) -> ValueError:
+    return ValueError(
+        f"{os.fspath(path)}, line {number}: expected {expected}, received "
+        f"{_first_line(received)!r}. This is not a record that keras_clip wrote."
+    )
+
+
+def _first_line(text: str) -> str:
+    """Return enough of it to recognise it by."""
+    line = text.splitlines()[0] if text else ""
+    return line if len(line) <= 80 else f"{line[:77]}..."
