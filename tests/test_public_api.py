@@ -34,6 +34,7 @@ def test_public_names():
         "NonFiniteGradientError",
         "ObserveOnly",
         "RaiseOnNonFinite",
+        "Suggestion",
         "Threshold",
         "TooManySkipsError",
         "Update",
@@ -42,6 +43,9 @@ def test_public_names():
         "clip_by_global_norm",
         "clippers",
         "global_norm",
+        "plot_clipping",
+        "plot_variables",
+        "suggest_max_norm",
     ]
 
 

@@ -53,10 +53,13 @@ ALLOWED = {
     },
     "finding": {"_seam", "optimizer"},
     "raise_on_nonfinite": {"finding"},
+    "monitoring": {"monitoring", "finding"},
+    "__main__": {"monitoring"},
     "demo": {"demo", "optimizer", "types", ""},
     "": {
         "arithmetic",
         "clippers",
+        "monitoring",
         "nonfinite",
         "optimizer",
         "raise_on_nonfinite",
