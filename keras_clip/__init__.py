@@ -1,13 +1,15 @@
 """Gradient clipping for Keras optimizers, right before the update."""
 
 import sys
+from itertools import pairwise
 
 __version__ = "0.1.0"
 
-# `python -m keras_clip.demo` runs this file before its own. The demo has to choose what the
-# frameworks log before they load, and to tell in one line if one is missing; it imports what
-# it needs by itself.
-if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
+# `python -m keras_clip` and `python -m keras_clip.demo` run this file before their own. The demo
+# has to choose what the frameworks log before they load, and to tell in one line if one is
+# missing; a report needs none of them. Both import what they need by themselves.
+_runs = {name for option, name in pairwise(sys.orig_argv) if option[:1] + option[-1:] == "-m"}
+if not (sys.argv[:1] == ["-m"] and _runs & {"keras_clip", "keras_clip.demo"}):
     from keras_clip import clippers
     from keras_clip.arithmetic import clip_by_global_norm, global_norm
     from keras_clip.clippers import (
@@ -26,6 +28,9 @@ if not (sys.argv[:1] == ["-m"] and "keras_clip.demo" in sys.orig_argv):
         ZClip,
     )
     from keras_clip.monitoring.clip_monitor import ClipMonitor
+    from keras_clip.monitoring.plot_clipping import plot_clipping
+    from keras_clip.monitoring.plot_variables import plot_variables
+    from keras_clip.monitoring.suggest_max_norm import Suggestion, suggest_max_norm
     from keras_clip.nonfinite import NonFiniteGradientError, TooManySkipsError
     from keras_clip.optimizer import ClippedOptimizer
     from keras_clip.raise_on_nonfinite import RaiseOnNonFinite
@@ -48,6 +53,7 @@ __all__ = [
     "NonFiniteGradientError",
     "ObserveOnly",
     "RaiseOnNonFinite",
+    "Suggestion",
     "Threshold",
     "TooManySkipsError",
     "Update",
@@ -56,4 +62,7 @@ __all__ = [
     "clip_by_global_norm",
     "clippers",
     "global_norm",
+    "plot_clipping",
+    "plot_variables",
+    "suggest_max_norm",
 ]

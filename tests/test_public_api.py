@@ -35,6 +35,7 @@ def test_public_names():
         "NonFiniteGradientError",
         "ObserveOnly",
         "RaiseOnNonFinite",
+        "Suggestion",
         "Threshold",
         "TooManySkipsError",
         "Update",
@@ -43,6 +44,9 @@ def test_public_names():
         "clip_by_global_norm",
         "clippers",
         "global_norm",
+        "plot_clipping",
+        "plot_variables",
+        "suggest_max_norm",
     ]
 
 

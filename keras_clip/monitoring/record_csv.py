@@ -152,8 +152,10 @@ def _split(path: str | os.PathLike[str]) -> tuple[list[str], list[str], int]:
             reader = csv.reader(iter(file.readline, ""))
             header = next(reader, [])
             rest = file.read()
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise _no_record(path, 1, "text", f"a file that is none ({error})") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise ValueError(
+            f"{os.fspath(path)}, line 1: expected text, and this file is none."
+        ) from None
     lines = rest.split("\n")
     # What follows the last line end is nothing, unless the writer was stopped there.
     unfinished = lines.pop()
@@ -171,11 +173,11 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     try:
         return _parse(header, lines)
-    except ValueError:
+    except (ValueError, OverflowError):
         for number, line in enumerate(lines, offset + 1):
             try:
                 _parse(header, [line])
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise _no_record(path, number, _expected(header), line) from None
         raise
 

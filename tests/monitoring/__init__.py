@@ -1,1 +1,1 @@
-"""Seeing what was clipped."""
+"""Tests of keras_clip.monitoring."""

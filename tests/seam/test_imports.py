@@ -58,6 +58,7 @@ ALLOWED = {
     "finding": {"_seam", "optimizer"},
     "raise_on_nonfinite": {"finding"},
     "monitoring": {"_seam", "clippers", "finding", "history", "monitoring", "optimizer"},
+    "__main__": {"monitoring"},
     "demo": {"demo", "optimizer", "types", ""},
     "": {
         "arithmetic",

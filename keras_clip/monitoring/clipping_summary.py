@@ -1,0 +1,95 @@
+"""The numbers of a record that its report and the suggestion share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_clip.monitoring.as_record import as_record
+
+PERCENTS = (5, 25, 50, 75, 90, 95, 99, 100)
+
+
+@dataclass(frozen=True)
+class ClippingSummary:
+    """What happened to the updates of a record.
+
+    Attributes:
+        updates: how many there were.
+        skipped: how many of them were not applied.
+        nonfinite: how many had a norm that is NaN or infinite, skipped or not.
+        clipped: how many were applied and clipped; None if the record does not tell.
+        percentiles: percent to norm before clipping, of applied updates whose norm is finite;
+            empty if there are none.
+        latest_threshold: of the last update; None if the clipper has no single one.
+    """
+
+    updates: int
+    skipped: int
+    nonfinite: int
+    clipped: int | None
+    percentiles: Mapping[int, float]
+    latest_threshold: float | None
+
+    @property
+    def applied(self) -> int:
+        """How many updates were applied."""
+        return self.updates - self.skipped
+
+    @property
+    def clipped_fraction(self) -> float | None:
+        """Share of the applied updates that was clipped; None if that is not known."""
+        if self.clipped is None or not self.applied:
+            return None
+        return self.clipped / self.applied
+
+
+def summarize(source: Any) -> ClippingSummary:
+    """Return the summary of a record, or of whatever `as_record` takes for one."""
+    record = as_record(source)
+    norms, skipped = record["grad_norm"], record["skipped"]
+    known = ~np.isnan(record["clip_scale"][~skipped])
+    thresholds = record["clip_threshold"][-1:]
+    return ClippingSummary(
+        updates=norms.size,
+        skipped=int(skipped.sum()),
+        nonfinite=int((~np.isfinite(norms)).sum()),
+        clipped=int(is_clipped(record).sum()) if known.any() else None,
+        percentiles=percentiles(finite_norms(record)),
+        latest_threshold=None if np.isnan(thresholds).all() else float(thresholds[0]),
+    )
+
+
+def is_clipped(record: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return for each update whether it was applied and clipped."""
+    # A NaN compares as false: of such an update nobody can say.
+    clipped: np.ndarray = ~record["skipped"] & (record["clip_scale"] < 1)
+    return clipped
+
+
+def finite_norms(record: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the norms, finite, of the updates that were applied, in order."""
+    norms: np.ndarray = record["grad_norm"][~record["skipped"]]
+    finite: np.ndarray = norms[np.isfinite(norms)]
+    return finite
+
+
+def percentiles(norms: np.ndarray) -> dict[int, float]:
+    """Return percent to norm for each of `PERCENTS`; empty without norms."""
+    if not norms.size:
+        return {}
+    values = np.percentile(norms, PERCENTS).tolist()
+    return dict(zip(PERCENTS, values, strict=True))
+
+
+def percent(share: float) -> str:
+    """Write a share from 0 to 1 so that only none is 0 % and only all is 100 %."""
+    value = 100 * share
+    if 0 < value < 0.01:
+        return "less than 0.01 %"
+    if 0 < value < 10:
+        return f"{value:.2g} %"
+    if 99 < value < 100:
+        return f"{min(value, 99.99):.4g} %"
+    return f"{value:.0f} %"

@@ -1,0 +1,283 @@
+"""The picture of a run: norms, threshold, and what was clipped."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_clip.monitoring import figures
+from keras_clip.monitoring.as_record import as_record
+from keras_clip.monitoring.clipping_summary import (
+    ClippingSummary,
+    is_clipped,
+    percent,
+    summarize,
+)
+
+# Up to here each update is a point; beyond, each column of the picture sums up several.
+_MOST_POINTS = 400
+_COLUMNS = 300
+_BINS = 40
+
+
+def plot_clipping(
+    record: Any, *, path: str | os.PathLike[str] | None = None, title: str | None = None
+) -> Any:
+    """Draw the norm of each update, the threshold, and what was clipped.
+
+    Over the steps, on a log axis: the norm before clipping, the threshold as it moved, and
+    what clipping cut off; beside it, how many updates had which norm; below it, the share that
+    was clipped, `clipped / applied` in each of up to 60 equal parts. Of more than 400 updates
+    each column of the picture shows the smallest, the median and the largest norm. Norms that
+    are NaN, infinite or 0, which have no place on a log axis, are marked at its edges.
+
+    In a notebook the figure shows itself as the value of a cell's last line; elsewhere in a cell
+    call `display(figure)`. It is none of pyplot's: `plt.show()` does not know it.
+
+    Args:
+        record: what `suggest_max_norm` takes: `ClipMonitor`, `ClippedOptimizer`, what
+            `model.fit` returned, a record, or the path of a CSV file of one.
+        path: file to write the figure to as well, its suffix choosing the format. Defaults to
+            None, no file.
+        title: str above the figure. Defaults to None, "Gradient norm before clipping".
+
+    Returns:
+        The `matplotlib.figure.Figure`, 1200 x 720 pixels.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError: `record` is something else.
+        ValueError: `record` has no column `grad_norm`, or is of a model with several wrappers.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_clip import plot_clipping
+        >>> norms = np.random.default_rng(0).lognormal(size=200)
+        >>> figure = plot_clipping({"grad_norm": norms, "clip_threshold": np.full(200, 1.5)})
+    """
+    columns = as_record(record)
+    summary = summarize(columns)
+    observes_only = bool(np.isposinf(columns["clip_threshold"]).all())
+    with figures.style():
+        figure = figures.new_figure(height=6.0)
+        _draw(figure, columns, summary)
+        figure.suptitle(
+            f"{title or 'Gradient norm before clipping'}\n{_headline(summary, observes_only)}",
+            x=0.01,
+            horizontalalignment="left",
+            fontsize="large",
+        )
+        figures.save(figure, path)
+    return figure
+
+
+def _headline(summary: ClippingSummary, observes_only: bool) -> str:
+    share = summary.clipped_fraction
+    parts = [f"{summary.updates:,} updates"]
+    if share is not None:
+        parts = [f"clipped: {percent(share)} of {summary.applied:,} updates"]
+    if observes_only:
+        parts.append("threshold infinite: only observed")
+    if summary.skipped:
+        parts.append(f"skipped: {summary.skipped:,}")
+    if summary.nonfinite:
+        parts.append(f"NaN or infinite: {summary.nonfinite:,}")
+    return ",  ".join(parts)
+
+
+def _draw(figure: Any, record: Mapping[str, np.ndarray], summary: ClippingSummary) -> None:
+    shows_share = bool(summary.clipped)
+    grid = figure.add_gridspec(
+        2 if shows_share else 1,
+        2,
+        width_ratios=[5, 1],
+        height_ratios=[5, 1] if shows_share else None,
+    )
+    norms = figure.add_subplot(grid[0, 0])
+    counts = figure.add_subplot(grid[0, 1], sharey=norms)
+    _scale_norms(norms, record)
+    if record["grad_norm"].size > _MOST_POINTS:
+        _draw_columns(norms, record)
+    else:
+        _draw_points(norms, record)
+    _draw_marks(norms, record)
+    _draw_counts(counts, record)
+    last = norms
+    if shows_share:
+        last = figure.add_subplot(grid[1, 0], sharex=norms)
+        norms.tick_params(labelbottom=False)
+        _draw_share(last, record)
+    last.set_xlabel("step")
+    last.xaxis.set_major_formatter("{x:,.0f}")
+    handles, labels = norms.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small"
+        )
+
+
+def _scale_norms(axes: Any, record: Mapping[str, np.ndarray]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    shown = _on_log_axis(np.concatenate([record["grad_norm"], record["clip_threshold"]]))
+    low, high = np.log10([np.nanmin(shown), np.nanmax(shown)]) if any(shown > 0) else (-1.0, 1.0)
+    # Room for the marks at the edges.
+    room = max(0.12 * (high - low), 0.15)
+    axes.set_yscale("log")
+    axes.set_ylim(*10.0 ** np.clip([low - room, high + room], -307, 308))
+    axes.set_ylabel("global norm")
+    if high - low < 2:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    if low > -4 and high < 5:
+        axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _on_log_axis(values: np.ndarray) -> np.ndarray:
+    """Return the values with NaN for those that have no place on a log axis."""
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def _draw_points(axes: Any, record: Mapping[str, np.ndarray]) -> None:
+    step, norms = record["step"], _on_log_axis(record["grad_norm"])
+    threshold = _on_log_axis(record["clip_threshold"])
+    clipped = is_clipped(record)
+    axes.plot(step, norms, color=figures.DARK, linewidth=0.8, alpha=0.5)
+    axes.plot(step[~clipped], norms[~clipped], ".", color=figures.DARK, label="norm of an update")
+    if clipped.any():
+        floor = np.where(np.isnan(threshold), norms, threshold)
+        axes.vlines(step[clipped], floor[clipped], norms[clipped], color=figures.LIGHT, linewidth=2)
+        axes.plot(
+            step[clipped],
+            norms[clipped],
+            "o",
+            color=figures.LIGHT,
+            markeredgecolor="black",
+            label="clipped: scaled down to the threshold"
+            if not np.isnan(threshold).all()
+            else "clipped",
+        )
+    _draw_threshold(axes, step, threshold)
+
+
+def _draw_columns(axes: Any, record: Mapping[str, np.ndarray]) -> None:
+    norms = _on_log_axis(record["grad_norm"])
+    starts = figures.column_starts(norms.size, _COLUMNS)
+    step = record["step"][starts]
+    # A NaN only where a column has nothing else.
+    low, high = np.fmin.reduceat(norms, starts), np.fmax.reduceat(norms, starts)
+    threshold = _medians(_on_log_axis(record["clip_threshold"]), starts)
+    axes.fill_between(
+        step, low, high, color=figures.PALE, linewidth=0, label="smallest to largest norm"
+    )
+    with np.errstate(invalid="ignore"):
+        above = high > threshold
+    if above.any():
+        axes.fill_between(
+            step,
+            threshold,
+            high,
+            where=above,
+            color=figures.LIGHT,
+            linewidth=0,
+            label="cut off by clipping",
+        )
+    axes.plot(step, _medians(norms, starts), color=figures.DARK, linewidth=1.5, label="median norm")
+    _draw_threshold(axes, step, threshold)
+
+
+def _medians(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    groups = [group[~np.isnan(group)] for group in np.split(values, starts[1:])]
+    return np.array([np.median(group) if group.size else np.nan for group in groups])
+
+
+def _draw_threshold(axes: Any, step: np.ndarray, threshold: np.ndarray) -> None:
+    if np.isnan(threshold).all():
+        return
+    axes.plot(
+        step,
+        threshold,
+        color="black",
+        linewidth=2.5,
+        linestyle="--",
+        label="threshold",
+    )
+
+
+def _draw_marks(axes: Any, record: Mapping[str, np.ndarray]) -> None:
+    """Mark what is NaN, infinite or 0 at the edges, and what was skipped."""
+    norms, step = record["grad_norm"], record["step"]
+    edge = axes.get_xaxis_transform()
+    nonfinite = ~np.isfinite(norms)
+    skipped, shown = record["skipped"], ~np.isnan(_on_log_axis(norms))
+    black = {"color": "black", "linestyle": "none", "clip_on": False}
+    _mark(axes, step[nonfinite], 0.97, "NaN or infinite", marker="^", transform=edge, **black)
+    _mark(axes, step[norms == 0], 0.03, "norm of 0", marker="v", transform=edge, **black)
+    cross = {**black, "marker": "x", "markersize": 9, "markeredgewidth": 2.5}
+    here, elsewhere = skipped & shown, skipped & ~shown
+    _mark(axes, step[here], norms[here], "skipped", **cross)
+    # Below the triangle of the same update.
+    label = "skipped" if not here.any() else ""
+    _mark(axes, step[elsewhere], 0.91, label, transform=edge, **cross)
+
+
+def _mark(axes: Any, step: np.ndarray, height: Any, label: str, **style: Any) -> None:
+    if not step.size:
+        return
+    # More would lie upon each other.
+    kept = figures.column_starts(step.size, _COLUMNS)
+    heights = np.broadcast_to(height, step.shape)
+    axes.plot(step[kept], heights[kept], label=label, **style)
+
+
+def _draw_counts(axes: Any, record: Mapping[str, np.ndarray]) -> None:
+    norms = _on_log_axis(record["grad_norm"])
+    axes.tick_params(labelleft=False)
+    axes.set_xlabel("updates")
+    # Out of the way of what is below.
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.spines[["top", "bottom"]].set_visible(True)
+    clipped = is_clipped(record)
+    parts = [norms[group & ~np.isnan(norms)] for group in (~clipped, clipped)]
+    if not any(part.size for part in parts):
+        return
+    low, high = axes.get_ylim()
+    bins = np.geomspace(low, high, num=_BINS + 1)
+    axes.hist(
+        parts,
+        bins=bins,
+        orientation="horizontal",
+        stacked=True,
+        color=[figures.DARK, figures.LIGHT],
+    )
+    threshold = np.unique(_on_log_axis(record["clip_threshold"]))
+    # Of one that moves there is no telling what it was for these updates.
+    if threshold.size == 1 and np.isfinite(threshold[0]):
+        axes.axhline(threshold[0], color="black", linewidth=2.5, linestyle="--")
+    axes.xaxis.set_major_locator(_few_ticks())
+    axes.xaxis.set_major_formatter(_short_count)
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(2, integer=True)
+
+
+def _short_count(value: float, position: Any) -> str:
+    del position
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+
+
+def _draw_share(axes: Any, record: Mapping[str, np.ndarray]) -> None:
+    clipped, applied = is_clipped(record), ~record["skipped"]
+    # Of fewer than ten updates a share says little.
+    starts = figures.column_starts(clipped.size, min(60, max(1, clipped.size // 10)))
+    counts = np.add.reduceat(applied.astype(int), starts)
+    share = np.add.reduceat(clipped.astype(int), starts) / np.maximum(counts, 1)
+    edges = [*record["step"][starts], record["step"][-1] + 1]
+    axes.stairs(100 * share, edges, fill=True, color=figures.LIGHT)
+    axes.set(ylim=(0, 100), yticks=[0, 50, 100], ylabel="clipped")
+    axes.yaxis.set_major_formatter("{x:.0f} %")

@@ -1,0 +1,52 @@
+"""The report on a recorded run, for `python -m keras_clip report`."""
+
+from pathlib import Path
+
+from keras_clip.monitoring.clipping_summary import ClippingSummary, percent, summarize
+from keras_clip.monitoring.plot_clipping import plot_clipping
+from keras_clip.monitoring.record_csv import read_csv
+from keras_clip.monitoring.suggest_max_norm import suggest_max_norm
+
+
+def report(path: Path, output: Path | None = None) -> None:
+    """Print the summary and the suggested threshold of a record, and write its figure.
+
+    Args:
+        path: CSV file of the record.
+        output: file to write the figure to. Defaults to None, beside the record, as PNG.
+
+    Raises:
+        ImportError: matplotlib is not installed; after the text was printed.
+        OSError: a file cannot be read or written.
+        ValueError: the file is no record, has no updates, or the figure's format is unknown.
+    """
+    record = read_csv(path)
+    if not record["step"].size:
+        raise ValueError(f"{path} has no updates yet, only the names of the columns.")
+    print(f"{path}\n\n{summary_text(summarize(record))}\n")
+    try:
+        print(suggest_max_norm(record))
+    except ValueError as error:
+        # Whatever a record cannot say, the rest of the report is worth having.
+        print(f"No max_norm suggested. {error}")
+    output = path.with_suffix(".png") if output is None else output
+    plot_clipping(record, path=output, title=f"{path.name}: gradient norm before clipping")
+    print(f"\nFigure: {output}")
+
+
+def summary_text(summary: ClippingSummary) -> str:
+    """Return the summary as lines of a name and a number."""
+    share = summary.clipped_fraction
+    threshold = summary.latest_threshold
+    lines = {
+        "updates": f"{summary.updates:,}",
+        "skipped": f"{summary.skipped:,}",
+        "NaN or infinite": f"{summary.nonfinite:,}",
+        "clipped": "not known" if share is None else f"{percent(share)} of those applied",
+        "latest threshold": "none for the global norm" if threshold is None else f"{threshold:g}",
+    }
+    if summary.percentiles:
+        values = {"median norm": 50, "99th percentile": 99, "largest norm": 100}
+        lines |= {name: f"{summary.percentiles[key]:.3g}" for name, key in values.items()}
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
