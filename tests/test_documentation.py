@@ -1,6 +1,9 @@
 """README and pages: every Python block runs as it stands, and what they name is there."""
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -30,8 +33,9 @@ def is_for_this_backend(block):
 
 
 @pytest.mark.parametrize("name", WITH_BLOCKS)
-def test_python_blocks_run(name):
+def test_python_blocks_run(name, tmp_path, monkeypatch):
     """Those of a page one after another, with the names that earlier ones have made."""
+    monkeypatch.chdir(tmp_path)
     names = {}
     for block in blocks_of(TEXTS[name]):
         if is_for_this_backend(block):
@@ -39,6 +43,11 @@ def test_python_blocks_run(name):
     assert names
     # Of the gradient (3, 4), wherever a page clips it.
     assert float(names.get("norm", 5.0)) == 5.0
+    # What the page types into a terminal, on the files that its blocks have written.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for command in re.findall(r"^python (-m keras_clip .*)$", TEXTS[name], flags=re.MULTILINE):
+        printed = subprocess.check_output([sys.executable, *shlex.split(command)], text=True)
+        assert printed.strip()
 
 
 def test_pages_with_blocks_are_found():
