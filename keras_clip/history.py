@@ -105,9 +105,10 @@ class History:
         if not self.is_kept or _ROWS not in store:
             return
         stored, updates = np.asarray(store[_ROWS]), int(np.asarray(store[_UPDATES]))
-        steps = np.arange(max(0, updates - min(self.size, len(stored))), updates)
-        rows = np.full(self._rows.shape, np.nan, stored.dtype)
-        rows[steps % self.size] = stored[steps % len(stored)]
+        rows = np.zeros(self._rows.shape, stored.dtype)
+        rows[np.arange(max(0, updates - self.size), updates) % self.size] = np.nan
+        known = np.arange(max(0, updates - min(self.size, len(stored))), updates)
+        rows[known % self.size] = stored[known % len(stored)]
         self._rows.assign(rows)
         self._updates.assign(updates)
 
