@@ -16,7 +16,8 @@ from tests.faults.killed_program import STEPS
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KERAS_CLIP_KILLS", "2"))
 
-pytestmark = pytest.mark.exhaustive
+# On JAX as well, `make endurance` does more of this.
+pytestmark = [pytest.mark.exhaustive, pytest.mark.any_backend]
 
 
 def start(folder):
