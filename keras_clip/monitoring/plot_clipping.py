@@ -66,7 +66,7 @@ def plot_clipping(
             f"{title or 'Gradient norm before clipping'}\n{_headline(summary, observes_only)}",
             x=0.01,
             horizontalalignment="left",
-            fontsize="large",
+            fontsize="medium",
         )
         figures.finish(figure, path)
     return figure
@@ -78,7 +78,7 @@ def _headline(summary: ClippingSummary, observes_only: bool) -> str:
     if share is not None:
         parts = [f"clipped: {percent(share)} of {summary.applied:,} updates"]
     if observes_only:
-        parts.append("threshold infinite: only observed")
+        parts = [f"{summary.updates:,} updates observed, none clipped"]
     if summary.skipped:
         parts.append(f"skipped: {summary.skipped:,}")
     if summary.nonfinite:

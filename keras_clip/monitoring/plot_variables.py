@@ -174,7 +174,9 @@ def _draw_colour_bar(figure: Any, axes: Any, picture: Any, summed_up: bool) -> N
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = np.log10(picture.get_clim())
-    bar = figure.colorbar(picture, ax=axes, pad=0.01, fraction=0.05, aspect=30)
+    # As tall as the rows, however many there are.
+    slender = 4 * figure.get_figheight()
+    bar = figure.colorbar(picture, ax=axes, pad=0.01, fraction=0.05, aspect=slender)
     bar.set_label("largest norm in each cell" if summed_up else "norm")
     if high - low < 2:
         bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -9,6 +9,7 @@ from keras_clip.monitoring.record_csv import write_csv
 from tests.monitoring.pictures import area, legend, pixels
 
 pytest.importorskip("matplotlib", reason="the oldest Keras is tested without")
+pytestmark = pytest.mark.any_backend
 
 RED = "#d62728"
 
@@ -27,6 +28,7 @@ def labels(figure):
     return [text.get_text() for text in figure.axes[0].get_yticklabels()]
 
 
+@pytest.mark.usefixtures("unarranged")
 class TestShows:
     def test_a_row_for_each_variable_in_their_order(self):
         record = make_variables()
@@ -116,6 +118,7 @@ class TestNames:
         assert shortened([name, "c/kernel"])[0] == f"{'a' * 15}...{'b' * 8}/kernel"
 
 
+@pytest.mark.usefixtures("unarranged")
 class TestAccepted:
     def test_a_monitor_and_a_file(self, tmp_path):
         record = make_variables()

@@ -13,6 +13,7 @@ from keras_clip.monitoring.record_csv import write_csv
 from tests.monitoring.records import lognormal_norms, make_record
 
 pytest.importorskip("matplotlib", reason="the oldest Keras is tested without")
+pytestmark = pytest.mark.any_backend
 
 # Refuses what takes seconds to import, and would not be there without a backend.
 REFUSAL = """
@@ -47,7 +48,6 @@ def run_module(directory, *arguments):
     )
 
 
-@pytest.mark.any_backend
 def test_needs_neither_keras_nor_a_framework(path, tmp_path):
     result = run_module(tmp_path, "report", path)
     assert result.returncode == 0, result.stderr
@@ -56,7 +56,6 @@ def test_needs_neither_keras_nor_a_framework(path, tmp_path):
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.any_backend
 def test_the_refusal_of_the_test_before_refuses(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(REFUSAL)
     result = subprocess.run(
