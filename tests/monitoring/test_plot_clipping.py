@@ -1,5 +1,6 @@
 """The picture of a run: what it shows, of every kind of record."""
 
+import itertools
 import subprocess
 import sys
 
@@ -87,6 +88,18 @@ class TestShows:
         assert area(plot_clipping(make_record(norms)), figures.LIGHT) == 0
         assert 0.01 < some < most
 
+    def test_what_is_cut_off_lies_between_threshold_and_largest_norm(self):
+        norms = lognormal_norms(3000)
+        figure = plot_clipping(make_record(norms, 0.8))
+        cut = next(
+            part for part in figure.axes[0].collections if part.get_label() == "cut off by clipping"
+        )
+        assert matplotlib.colors.same_color(cut.get_facecolor(), figures.LIGHT)
+        corners = np.concatenate([path.vertices[:, 1] for path in cut.get_paths()])
+        largest = norms.reshape(300, 10).max(axis=1)
+        assert corners.min() == 0.8
+        assert set(largest[largest > 0.8]) <= set(corners)
+
     @pytest.mark.parametrize("count", [200, 4000])
     def test_the_line_of_text_and_the_legend_say_what_happened(self, count):
         figure = plot_clipping(bad_record(count))
@@ -149,6 +162,15 @@ class TestFigure:
         path = tmp_path / f"run.{suffix}"
         plot_clipping(make_record(lognormal_norms(50), 1.0), path=path)
         assert path.stat().st_size > 5000
+
+    def test_nothing_lies_upon_each_other(self):
+        figure = plot_clipping(bad_record(200))
+        parts = [figure._suptitle, *figure.axes[:1], figure.axes[2], figure.legends[0]]
+        boxes = [part.get_tightbbox() for part in parts]
+        for above, below in itertools.pairwise(boxes):
+            assert above.y0 >= below.y1 - 0.1
+        assert boxes[-1].y0 >= 0
+        assert boxes[1].x1 <= figure.axes[1].get_tightbbox().x0
 
     def test_looks_the_same_whatever_a_notebook_has_set(self):
         record = make_record(lognormal_norms(50), 1.0)
