@@ -33,7 +33,7 @@ def style() -> AbstractContextManager[Any]:
         ImportError: matplotlib is not installed; says how to get it.
     """
     try:
-        import matplotlib
+        import matplotlib.style
     except ImportError as error:
         raise ImportError(
             "Figures need matplotlib, which cannot be imported. "
@@ -41,12 +41,7 @@ def style() -> AbstractContextManager[Any]:
             name=error.name,
         ) from error
     # From the defaults: a figure looks the same whatever a notebook has set.
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **_backend(matplotlib), **_STYLE})
-
-
-def _backend(matplotlib: Any) -> dict[str, Any]:
-    # Asking for its value would make matplotlib look for a display.
-    return {"backend": dict.__getitem__(matplotlib.rcParams, "backend")}
+    return matplotlib.style.context(["default", _STYLE])
 
 
 def new_figure(height: float) -> Any:
@@ -69,8 +64,14 @@ def _png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def save(figure: Any, path: str | os.PathLike[str] | None) -> None:
-    """Write the figure to `path`, whose suffix chooses the format, unless it is None."""
+def finish(figure: Any, path: str | os.PathLike[str] | None) -> None:
+    """Fix how the figure looks, and write it to `path`, unless that is None.
+
+    The suffix of `path` chooses the format.
+    """
+    # matplotlib makes the ticks when it first draws, by the settings of that moment.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     if path is not None:
         figure.savefig(path)
 

@@ -66,9 +66,9 @@ def plot_clipping(
             f"{title or 'Gradient norm before clipping'}\n{_headline(summary, observes_only)}",
             x=0.01,
             horizontalalignment="left",
-            fontsize="large",
+            fontsize="medium",
         )
-        figures.save(figure, path)
+        figures.finish(figure, path)
     return figure
 
 
@@ -78,7 +78,7 @@ def _headline(summary: ClippingSummary, observes_only: bool) -> str:
     if share is not None:
         parts = [f"clipped: {percent(share)} of {summary.applied:,} updates"]
     if observes_only:
-        parts.append("threshold infinite: only observed")
+        parts = [f"{summary.updates:,} updates observed, none clipped"]
     if summary.skipped:
         parts.append(f"skipped: {summary.skipped:,}")
     if summary.nonfinite:
@@ -87,6 +87,8 @@ def _headline(summary: ClippingSummary, observes_only: bool) -> str:
 
 
 def _draw(figure: Any, record: Mapping[str, np.ndarray], summary: ClippingSummary) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     shows_share = bool(summary.clipped)
     grid = figure.add_gridspec(
         2 if shows_share else 1,
@@ -109,6 +111,7 @@ def _draw(figure: Any, record: Mapping[str, np.ndarray], summary: ClippingSummar
         norms.tick_params(labelbottom=False)
         _draw_share(last, record)
     last.set_xlabel("step")
+    last.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     last.xaxis.set_major_formatter("{x:,.0f}")
     handles, labels = norms.get_legend_handles_labels()
     if handles:
@@ -125,7 +128,7 @@ def _scale_norms(axes: Any, record: Mapping[str, np.ndarray]) -> None:
     # Room for the marks at the edges.
     room = max(0.12 * (high - low), 0.15)
     axes.set_yscale("log")
-    axes.set_ylim(*10.0 ** np.clip([low - room, high + room], -307, 308))
+    axes.set_ylim(*10.0 ** np.array([low - room, high + room]))
     axes.set_ylabel("global norm")
     if high - low < 2:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -136,7 +139,9 @@ def _scale_norms(axes: Any, record: Mapping[str, np.ndarray]) -> None:
 
 def _on_log_axis(values: np.ndarray) -> np.ndarray:
     """Return the values with NaN for those that have no place on a log axis."""
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    # matplotlib works with the squares of what is near the ends of float64.
+    bounded = np.clip(values, 1e-150, 1e150)
+    return np.where(np.isfinite(values) & (values > 0), bounded, np.nan)
 
 
 def _draw_points(axes: Any, record: Mapping[str, np.ndarray]) -> None:
@@ -232,6 +237,8 @@ def _mark(axes: Any, step: np.ndarray, height: Any, label: str, **style: Any) ->
 
 
 def _draw_counts(axes: Any, record: Mapping[str, np.ndarray]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     norms = _on_log_axis(record["grad_norm"])
     axes.tick_params(labelleft=False)
     axes.set_xlabel("updates")
@@ -256,14 +263,8 @@ def _draw_counts(axes: Any, record: Mapping[str, np.ndarray]) -> None:
     # Of one that moves there is no telling what it was for these updates.
     if threshold.size == 1 and np.isfinite(threshold[0]):
         axes.axhline(threshold[0], color="black", linewidth=2.5, linestyle="--")
-    axes.xaxis.set_major_locator(_few_ticks())
+    axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes.xaxis.set_major_formatter(_short_count)
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(2, integer=True)
 
 
 def _short_count(value: float, position: Any) -> str:

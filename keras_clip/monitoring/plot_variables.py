@@ -63,7 +63,7 @@ def plot_variables(
         figure.suptitle(
             title or "Gradient norm of each variable", x=0.01, horizontalalignment="left"
         )
-        figures.save(figure, path)
+        figures.finish(figure, path)
     return figure
 
 
@@ -106,6 +106,8 @@ def _draw(figure: Any, names: list[str], step: np.ndarray, norms: np.ndarray) ->
     starts = figures.column_starts(step.size, _COLUMNS)
     # NaN wherever one is: also infinity is no number to have a colour for.
     cells = np.maximum.reduceat(np.where(np.isfinite(norms), norms, np.nan), starts, axis=1)
+    # matplotlib finds the colours in float32.
+    cells = np.where(cells == 0, 0, np.clip(cells, 1e-30, 1e30))
     positive = cells[cells > 0]
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
     if low == high:
@@ -172,7 +174,9 @@ def _draw_colour_bar(figure: Any, axes: Any, picture: Any, summed_up: bool) -> N
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = np.log10(picture.get_clim())
-    bar = figure.colorbar(picture, ax=axes, pad=0.01, fraction=0.05, aspect=30)
+    # As tall as the rows, however many there are.
+    slender = 4 * figure.get_figheight()
+    bar = figure.colorbar(picture, ax=axes, pad=0.01, fraction=0.05, aspect=slender)
     bar.set_label("largest norm in each cell" if summed_up else "norm")
     if high - low < 2:
         bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

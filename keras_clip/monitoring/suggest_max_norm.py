@@ -109,9 +109,9 @@ def suggest_max_norm(record: Any) -> Suggestion:
 
     Reference:
         Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063, section 3.2: from half to ten times the
-        average norm over many updates; `factor` is from 1/2 to 9. The median takes the place of the average, which a few
-        exploded norms would carry away. Seetharaman et al. 2020, arXiv 2007.14469, for
-        percentiles of the norms seen as thresholds; theirs is the 10th, near half the median.
+        average norm over many updates; `factor` is from 1/2 to 9. The median takes the place
+        of the average, which a few exploded norms would carry away. Seetharaman et al. 2020,
+        arXiv 2007.14469, for percentiles of the norms seen as thresholds; theirs is the 10th.
 
     Example:
         >>> import numpy as np
@@ -160,9 +160,11 @@ def _choose(norms: np.ndarray) -> tuple[float, str]:
     if percentile <= factor * median:
         return _two_digits(percentile), f"The 90th percentile of {of}, a safety net"
     times = "Half" if factor == _LEAST_FACTOR else f"{factor:.2g} times"
+    because = f"one in a hundred is more than {tail:.2g} times as long as those around it"
+    if tail <= _LONGEST_CALM_TAIL:
+        because = "that is of a part of the run whose norms are far above the others"
     return _two_digits(factor * median), (
-        f"{times} the median of {of}, below their 90th percentile of {percentile:.2g}, as one in a "
-        f"hundred is more than {tail:.2g} times as long as those around it"
+        f"{times} the median of {of}, not their 90th percentile of {percentile:.2g}, as {because}"
     )
 
 
