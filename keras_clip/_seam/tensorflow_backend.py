@@ -15,6 +15,9 @@ UPDATES_ON_MICRO_STEPS = False
 # Whoever reads the error of a large model wants the first of them.
 _NAMES_IN_A_MESSAGE = 20
 
+# Entries of a gradient up to which, on average, two products take less time than a branch.
+_SMALL_MEAN_SIZE = 2**13
+
 # An optimizer is called outside the tape; one around it is the user's wish.
 no_gradients = nullcontext
 
@@ -100,6 +103,27 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[
 
 
 def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+    if _are_small(gradients) and not _is_compiled_by_xla():
+        # By exactly 1.0 where nothing is to be clipped, which changes no bit. To send each of
+        # them through a branch takes longer; XLA would fuse the product with the update.
+        first, second = numerics.factors(norm, max_norm)
+        wide = [map_values(gradient, _widen) for gradient in gradients]
+        scaled = _multiplied(_multiplied(wide, first), second)
+        return [_cast_like(s, gradient) for s, gradient in zip(scaled, gradients, strict=True)]
+    return _scale_large_to_norm(gradients, norm, max_norm)
+
+
+def _are_small(gradients: list[Gradient]) -> bool:
+    """Whether calling an operation on each takes longer than what it does."""
+    shapes = [gradient.shape for gradient in gradients]
+    if not all(shape.is_fully_defined() for shape in shapes):
+        return False
+    return sum(shape.num_elements() for shape in shapes) <= _SMALL_MEAN_SIZE * len(shapes)
+
+
+def _scale_large_to_norm(
+    gradients: list[Gradient], norm: Tensor, max_norm: Tensor
+) -> list[Gradient]:
     # The multiplication by exactly 1.0 is skipped too: below the threshold
     # `tf.clip_by_global_norm` multiplies by c * (1 / c), one ulp off for some c.
     scaled: list[Gradient] = tf.cond(
