@@ -118,7 +118,8 @@ def _are_small(gradients: list[Gradient]) -> bool:
     shapes = [gradient.shape for gradient in gradients]
     if not all(shape.is_fully_defined() for shape in shapes):
         return False
-    return sum(shape.num_elements() for shape in shapes) <= _SMALL_MEAN_SIZE * len(shapes)
+    entries: int = sum(shape.num_elements() for shape in shapes)
+    return entries <= _SMALL_MEAN_SIZE * len(shapes)
 
 
 def _scale_large_to_norm(
