@@ -108,7 +108,9 @@ def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) ->
         # them through a branch takes longer; XLA would fuse the product with the update.
         first, second = numerics.factors(norm, max_norm)
         wide = [map_values(gradient, _widen) for gradient in gradients]
-        scaled = _multiplied(_multiplied(wide, first), second)
+        # Of two products TensorFlow's graph optimizer would make one with the product of both
+        # factors. The first is a power of two, so that to divide by its inverse is the same.
+        scaled = _multiplied(_divided(wide, 1.0 / first), second)
         return [_cast_like(s, gradient) for s, gradient in zip(scaled, gradients, strict=True)]
     return _scale_large_to_norm(gradients, norm, max_norm)
 
@@ -180,6 +182,13 @@ def _multiplied(gradients: list[Gradient], factor: Tensor) -> list[Gradient]:
         return values * tf.cast(factor, values.dtype)
 
     return [map_values(gradient, multiply) for gradient in gradients]
+
+
+def _divided(gradients: list[Gradient], divisor: Tensor) -> list[Gradient]:
+    def divide(values: Tensor) -> Tensor:
+        return values / tf.cast(divisor, values.dtype)
+
+    return [map_values(gradient, divide) for gradient in gradients]
 
 
 def _cast_like(gradient: Gradient, original: Gradient) -> Gradient:

@@ -144,15 +144,22 @@ def _label_rows(axes: Any, names: list[str]) -> None:
 
 
 def shortened(names: list[str]) -> list[str]:
-    """Return paths without the parts that all have in common, and long ones cut in the midst."""
+    """Return paths without the parts that all have in common, and long ones without the midst."""
     paths = [name.split("/") for name in names]
     common = set(paths[0]).intersection(*map(set, paths)) if len(paths) > 1 else set()
     # The last part says which variable of its layer it is.
     labels = ["/".join([*(x for x in path[:-1] if x not in common), path[-1]]) for path in paths]
-    return [_cut(label) for label in (labels if len(set(labels)) == len(labels) else names)]
+    labels = labels if len(set(labels)) == len(labels) else names
+    short = [_cut(label) for label in labels]
+    return short if len(set(short)) == len(short) else labels
 
 
 def _cut(label: str) -> str:
+    # Whole names of fewer parts are read more easily than parts of names.
+    first, *rest = label.split("/")
+    while len(label) > _LONGEST_LABEL and len(rest) > 1:
+        rest = rest[1:]
+        label = "/".join([first, "...", *rest])
     half = (_LONGEST_LABEL - 3) // 2
     return label if len(label) <= _LONGEST_LABEL else f"{label[:half]}...{label[-half:]}"
 

@@ -113,9 +113,16 @@ class TestNames:
     def test_names_stay_apart(self):
         assert shortened(["a/b/kernel", "b/a/kernel"]) == ["a/b/kernel", "b/a/kernel"]
 
-    def test_long_ones_are_cut_in_the_midst(self):
-        name = f"{'a' * 50}/{'b' * 50}/kernel"
-        assert shortened([name, "c/kernel"])[0] == f"{'a' * 15}...{'b' * 8}/kernel"
+    def test_long_ones_lose_parts_in_the_midst(self):
+        names = ["reader/simple_rnn_cell/recurrent_kernel", "reader/cell/kernel", "c/kernel"]
+        assert shortened(names)[0] == "reader/.../recurrent_kernel"
+
+    def test_a_part_that_is_too_long_is_cut(self):
+        assert shortened([f"{'a' * 50}/kernel", "c/kernel"])[0] == f"{'a' * 15}...{'a' * 8}/kernel"
+
+    def test_what_would_be_the_same_stays_long(self):
+        names = [f"block/{layer}_of_the_attention/recurrent_kernel" for layer in ("key", "query")]
+        assert len(set(shortened([*names, "c/kernel"]))) == 3
 
 
 @pytest.mark.usefixtures("unarranged")
