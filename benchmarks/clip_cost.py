@@ -44,8 +44,9 @@ def make_variants(backend: Any, own: GradientSet) -> dict[str, Variant]:
         made[f"{KERAS}: {words}"] = clips.variant(backend.by_keras(limit))
         made[f"{PEER}: {words}"] = clips.variant(clips.by_peer, limit)
         made[f"{UNSAFE}: {words}"] = clips.variant(backend.without_safety, limit)
-    made[SAFE_NORM] = clips.variant(backend.safe_norm)
-    made[UNSAFE_NORM] = clips.variant(backend.unsafe_norm)
+    if len(own.shapes) == 1 or own.rows is not None:
+        made[SAFE_NORM] = clips.variant(backend.safe_norm)
+        made[UNSAFE_NORM] = clips.variant(backend.unsafe_norm)
     return made
 
 

@@ -25,16 +25,11 @@ class Clips:
     def __init__(self, sets: list[list[Any]]) -> None:
         # Copies: on a processor JAX may go on using the memory of NumPy's array.
         self.sets = [[jnp.array(gradient) for gradient in own] for own in sets]
+        self.programs: dict[Callable[..., Any], Any] = {}
 
     def variant(self, function: Callable[..., Any], *limit: float) -> Variant:
         """Time the function of the gradients of a step, and of limits if any."""
-
-        @jax.jit
-        def program(gradients: list[Any], *limit: Any) -> Any:
-            result = function(gradients, *limit)
-            last = result[-1] if isinstance(result, list) else result
-            return result, jnp.ravel(last)[0]
-
+        program = self.programs.setdefault(function, _program(function))
         constants = [jnp.float32(value) for value in limit]
 
         def run(gradients: list[Any]) -> Any:
@@ -46,6 +41,16 @@ class Clips:
     def by_peer(self, gradients: list[Any], limit: Any) -> list[Any]:
         clip = optax.clip_by_global_norm(limit)
         return clip.update(gradients, clip.init(gradients))[0]
+
+
+def _program(function: Callable[..., Any]) -> Any:
+    @jax.jit
+    def program(gradients: list[Any], *limit: Any) -> Any:
+        result = function(gradients, *limit)
+        last = result[-1] if isinstance(result, list) else result
+        return result, jnp.ravel(last)[0]
+
+    return program
 
 
 def by_keras(limit: float) -> Callable[[list[Any]], list[Any]]:

@@ -23,26 +23,35 @@ class Clips:
 
     def __init__(self, sets: list[list[Any]]) -> None:
         self.sets = [[_as_tensor(gradient) for gradient in own] for own in sets]
+        self.graphs: dict[Callable[..., Any], Any] = {}
 
     def variant(self, function: Callable[..., Any], *limit: float) -> Variant:
         """Time the function of the gradients of a step, and of limits if any."""
-
-        @tf.function(autograph=False)
-        def graph(gradients: list[Any], *limit: Any) -> Any:
-            result = function(gradients, *limit)
-            last = result[-1] if isinstance(result, list) else result
-            return result, tf.reshape(last, [-1])[0]
-
         constants = [tf.constant(value) for value in limit]
+        if function not in self.graphs:
+            self.graphs[function] = _graph(function, (self.sets[0], *constants))
+        graph = self.graphs[function]
+        # With a thousand arguments TensorFlow takes longer to match them than to clip.
+        tail = [*constants, *graph.captured_inputs]
+        flat = [tf.nest.flatten(own, expand_composites=True) + tail for own in self.sets]
 
-        def run(gradients: list[Any]) -> Any:
-            result, number = graph(gradients, *constants)
-            return result, float(number)
+        def run(arguments: list[Any]) -> Any:
+            results = graph.inference_fn.call_preflattened(arguments)
+            return results, float(results[-1])
 
-        return Variant(self.sets.__getitem__, run)
+        return Variant(flat.__getitem__, run)
 
     def by_peer(self, gradients: list[Any], limit: Any) -> list[Any]:
         return list(tf.clip_by_global_norm(gradients, limit)[0])
+
+
+def _graph(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def with_number(gradients: list[Any], *limit: Any) -> Any:
+        result = function(gradients, *limit)
+        last = result[-1] if isinstance(result, list) else result
+        return result, tf.reshape(last, [-1])[0]
+
+    return tf.function(with_number, autograph=False).get_concrete_function(*arguments)
 
 
 def _as_tensor(gradient: Any) -> Any:
