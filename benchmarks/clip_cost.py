@@ -6,7 +6,8 @@
 Every variant clips gradients of the same sizes, in a `tf.function`, jitted by JAX, or called by
 torch. Each repetition runs each variant once, in an order that changes, on one of three sets of
 gradients; what is reported is the median over repetitions of the ratio of two variants in the
-same one. Writes to `benchmarks/results/clip_cost_<backend>.json`.
+same one. Writes to `benchmarks/results/clip_cost_<backend>.json` and draws
+`benchmarks/results/clip_cost.png` of all backends that were measured.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import keras
 from threadpoolctl import threadpool_limits
 
 from benchmarks import memory_limit
+from benchmarks.clip_figure import draw_clip_cost
 from benchmarks.environment import versions
 from benchmarks.gradient_sets import GradientSet, draw, gradient_sets
 from benchmarks.interleaved import ROTATION, Variant, summary, time_in_turn
@@ -123,6 +125,7 @@ def main(words: list[str] | None = None) -> None:
     if folder:
         path = folder / f"clip_cost_{result['backend']}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
+        draw_clip_cost(folder)
 
 
 if __name__ == "__main__":

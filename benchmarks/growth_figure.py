@@ -16,7 +16,7 @@ STYLES = {
     "Keras": ("0.35", "--", "s"),
     "peer": ("0.55", "-.", "^"),
     "limit": ("0.7", ":", None),
-    "no clipping": ("0.7", ":", None),
+    "no clipping": ("0.6", "-", None),
 }
 NAMES = {"Keras": "Keras, global_clipnorm", "limit": "reading (and writing) the memory"}
 
@@ -65,12 +65,13 @@ def _draw_panel(panel: Any, own: dict[str, Any], axis: str, words: str) -> None:
         counts = [count for count, _ in points]
         panel.plot(counts, medians, color=color, ls=line, marker=mark, ms=4, lw=1.3, label=label)
     panel.set_xscale("log", base=2 if axis == "replicas" else 10)
-    panel.set_yscale("log")
+    panel.set_yscale("linear" if axis == "replicas" else "log")
     panel.set_xlabel(AXES[axis], fontsize=8)
     panel.set_ylabel("ms an update" if axis == "replicas" else "ms a clip", fontsize=8)
-    panel.set_title(f"{own['backend']}: {words}", fontsize=8, loc="left")
+    panel.set_title(f"{own['backend']}, {words}", fontsize=8, loc="left")
     panel.tick_params(labelsize=8)
     if axis == "replicas":
+        panel.set_ylim(bottom=0)
         panel.set_xticks([count for count, _ in points], [str(count) for count, _ in points])
     panel.minorticks_off()
     panel.grid(color="0.92")
