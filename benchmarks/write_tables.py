@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import training_matrix
+from benchmarks import cost_tables, training_matrix
 from benchmarks.markdown import find, replace, row
 
 FOLDER = Path(__file__).parent
@@ -79,10 +79,22 @@ def main() -> None:
     replace(PAGES / "choosing-a-clipper.md", "clippers", overview(runs, cost))
     replace(FOLDER / "README.md", "digits", every_run(runs))
     replace(FOLDER / "README.md", "cost", every_cost(cost))
+    write_costs(FOLDER / "README.md", FOLDER / "results")
     matrix = training_matrix.load()
     replace(PAGES / "distributed-training.md", "matrix", training_matrix.table(matrix))
     replace(PAGES / "distributed-training.md", "matrix notes", training_matrix.notes(matrix))
     replace(PAGES / "how-it-works.md", "defects", find(README, "defects"))
+
+
+def write_costs(page: Path, results: Path) -> None:
+    """Write what clipping costs against doing without, on a processor."""
+    alone = cost_tables.load(results, "clip_cost")
+    replace(page, "clip alone", cost_tables.clip_alone(alone))
+    replace(page, "safety", cost_tables.safety(alone))
+    replace(page, "whole steps", cost_tables.whole_steps(results))
+    eager = cost_tables.load(results, "eager_apply")
+    replace(page, "eager updates", cost_tables.eager_updates(eager))
+    replace(page, "start", cost_tables.start(cost_tables.load(results, "start_cost")))
 
 
 def overview(runs: dict[str, Any], cost: dict[str, Any]) -> list[str]:

@@ -1,0 +1,79 @@
+"""The clip alone on JAX: each one jitted function, gradients in, gradients out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import optax
+
+import keras_clip
+from benchmarks.interleaved import Variant
+
+PEER = "optax.clip_by_global_norm"
+SPARSE = False
+
+
+class Clips:
+    """Gradients of some steps, and programs to clip them.
+
+    Args:
+        sets: for each step a list of NumPy arrays.
+    """
+
+    def __init__(self, sets: list[list[Any]]) -> None:
+        # Copies: on a processor JAX may go on using the memory of NumPy's array.
+        self.sets = [[jnp.array(gradient) for gradient in own] for own in sets]
+        self.programs: dict[Callable[..., Any], Any] = {}
+
+    def variant(self, function: Callable[..., Any], *limit: float) -> Variant:
+        """Time the function of the gradients of a step, and of limits if any."""
+        program = self.programs.setdefault(function, _program(function))
+        constants = [jnp.float32(value) for value in limit]
+
+        def run(gradients: list[Any]) -> Any:
+            result, number = jax.block_until_ready(program(gradients, *constants))
+            return result, float(number)
+
+        return Variant(self.sets.__getitem__, run)
+
+    def by_peer(self, gradients: list[Any], limit: Any) -> list[Any]:
+        clip = optax.clip_by_global_norm(limit)
+        return clip.update(gradients, clip.init(gradients))[0]
+
+
+def _program(function: Callable[..., Any]) -> Any:
+    @jax.jit
+    def program(gradients: list[Any], *limit: Any) -> Any:
+        result = function(gradients, *limit)
+        last = result[-1] if isinstance(result, list) else result
+        return result, jnp.ravel(last)[0]
+
+    return program
+
+
+def by_keras(limit: float) -> Callable[[list[Any]], list[Any]]:
+    return keras.optimizers.SGD(global_clipnorm=limit)._clip_gradients
+
+
+def by_keras_clip(gradients: list[Any], limit: Any) -> list[Any]:
+    return keras_clip.clip_by_global_norm(gradients, limit)[0]
+
+
+def without_safety(gradients: list[Any], limit: Any) -> list[Any]:
+    """Clip where there is something to clip, by a norm that overflows."""
+    norm = optax.tree.norm(gradients)
+    return jax.lax.cond(
+        norm <= limit,
+        lambda: gradients,
+        lambda: [gradient * (limit / norm) for gradient in gradients],
+    )
+
+
+def safe_norm(gradients: list[Any]) -> Any:
+    return keras_clip.global_norm(gradients)
+
+
+def unsafe_norm(gradients: list[Any]) -> Any:
+    return optax.tree.norm(gradients)
