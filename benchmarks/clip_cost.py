@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import memory_limit
 from benchmarks.clip_figure import draw_clip_cost
-from benchmarks.environment import versions
+from benchmarks.environment import FOLDER_HELP, versions
 from benchmarks.gradient_sets import GradientSet, draw, gradient_sets
 from benchmarks.interleaved import ROTATION, Variant, summary, time_in_turn
 
@@ -115,13 +115,12 @@ def main(words: list[str] | None = None) -> None:
     sizes.add_argument("--smoke", dest="size", action="store_const", const="smoke")
     parser.add_argument("--only", nargs="*", help="names of sets of gradients; all by default")
     parser.add_argument("--seconds", type=float, help="for each set of gradients")
-    parser.add_argument(
-        "--folder", type=Path, help="where the result goes; with --only, nowhere by default"
-    )
+    parser.add_argument("--folder", type=Path, help=FOLDER_HELP)
     arguments = parser.parse_args(words)
     seconds = SECONDS[arguments.size] if arguments.seconds is None else arguments.seconds
     result = run(arguments.size, seconds, arguments.only)
-    folder = arguments.folder or (None if arguments.only else RESULTS)
+    is_whole = arguments.size == "full" and not arguments.only
+    folder = arguments.folder or (RESULTS if is_whole else None)
     if folder:
         path = folder / f"clip_cost_{result['backend']}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.environment import versions
+from benchmarks.environment import FOLDER_HELP, versions
 from benchmarks.interleaved import ROTATION, Variant, summary, time_in_turn
 from keras_clip import ClippedOptimizer
 
@@ -80,7 +80,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few repetitions")
     parser.add_argument("--variables", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--folder", type=Path, help=FOLDER_HELP)
     arguments = parser.parse_args(words)
     found = measure(arguments.variables, 5.0 if arguments.quick else arguments.seconds)
     result = {
@@ -92,8 +92,10 @@ def main(words: list[str] | None = None) -> None:
     for name, own in found["measured"].items():
         ratios = ", ".join(f"{r['median']:.3f} of {other}" for other, r in own["ratios"].items())
         print(f"{name:42} {own['milliseconds']['median']:8.2f} ms  {ratios}")
-    path = arguments.folder / f"eager_apply_{result['backend']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    folder = arguments.folder or (RESULTS if not arguments.quick else None)
+    if folder:
+        path = folder / f"eager_apply_{result['backend']}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

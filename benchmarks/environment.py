@@ -6,6 +6,8 @@ from importlib import metadata
 
 import keras
 
+FOLDER_HELP = "where the result goes; by default results/ for a whole run, nowhere for any other"
+
 
 def versions() -> dict[str, str]:
     """Return versions and the machine, for the record of a benchmark."""

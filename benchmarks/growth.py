@@ -21,7 +21,7 @@ import keras
 from threadpoolctl import threadpool_limits
 
 from benchmarks import clip_cost, memory_limit
-from benchmarks.environment import versions
+from benchmarks.environment import FOLDER_HELP, versions
 from benchmarks.gradient_sets import GradientSet, draw
 from benchmarks.growth_figure import draw_growth
 from benchmarks.interleaved import ROTATION, Variant, summary, time_in_turn
@@ -102,14 +102,18 @@ def main(words: list[str] | None = None) -> None:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", dest="size", action="store_const", const="quick", default="full")
     sizes.add_argument("--smoke", dest="size", action="store_const", const="smoke")
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--folder", type=Path, help=FOLDER_HELP)
     parser.add_argument("--draw", action="store_true", help="draw what was measured before")
     arguments = parser.parse_args(words)
+    is_whole = arguments.size == "full"
+    folder = arguments.folder or (RESULTS if is_whole else None)
     if not arguments.draw:
         result = run(arguments.size)
-        path = arguments.folder / f"growth_{result['backend']}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
-    draw_growth(arguments.folder)
+        if folder:
+            path = folder / f"growth_{result['backend']}.json"
+            path.write_text(json.dumps(result, indent=1) + "\n")
+    if folder:
+        draw_growth(folder)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.environment import versions
+from benchmarks.environment import FOLDER_HELP, versions
 from benchmarks.interleaved import quartiles
 
 RESULTS = Path(__file__).parent / "results"
@@ -83,15 +83,19 @@ def main(words: list[str] | None = None) -> None:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", dest="size", action="store_const", const="quick", default="full")
     sizes.add_argument("--smoke", dest="size", action="store_const", const="smoke")
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--folder", type=Path, help=FOLDER_HELP)
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="all by default")
     arguments = parser.parse_args(words)
     result = run(arguments.size, arguments.only)
     for what, variants in result["measured"].items():
         for variant, own in variants.items():
             print(f"{what:12} {variant:28} {own['median']:9.3f} {UNITS[what]}")
-    path = arguments.folder / f"start_cost_{result['backend']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    folder = arguments.folder or (
+        RESULTS if arguments.size == "full" and not arguments.only else None
+    )
+    if folder:
+        path = folder / f"start_cost_{result['backend']}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

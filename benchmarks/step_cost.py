@@ -28,7 +28,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.environment import versions
+from benchmarks.environment import FOLDER_HELP, versions
 from benchmarks.step_models import MODELS, QUICK_MODELS, StepModel, text_model
 from benchmarks.transformer import FULL, QUICK, Size
 from keras_clip import ClippedOptimizer
@@ -211,8 +211,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--sequences", type=int, help="of a batch of the large transformer")
     parser.add_argument("--repetitions", type=int, default=40)
     parser.add_argument("--steps", type=int, default=5, help="steps of one repetition")
-    parser.add_argument("--seconds", type=float, default=480.0, help="to end after, at the latest")
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the result goes")
+    parser.add_argument("--seconds", type=float, default=420.0, help="to end after, at the latest")
+    parser.add_argument("--folder", type=Path, help=FOLDER_HELP)
     parser.add_argument("--table", action="store_true", help="print what was measured before")
     arguments = parser.parse_args(words)
     if arguments.table:
@@ -221,7 +221,9 @@ def main(words: list[str] | None = None) -> None:
     result = run(arguments)
     print(f"{result['parameters']:,} parameters, {result['dtype']}, {result['device']}\n")
     print(table(result["measured"]))
-    (arguments.folder / file_name(result)).write_text(json.dumps(result, indent=1) + "\n")
+    folder = arguments.folder or (None if arguments.quick else RESULTS)
+    if folder:
+        (folder / file_name(result)).write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
