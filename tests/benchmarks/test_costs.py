@@ -21,7 +21,8 @@ from benchmarks import (
     write_tables,
 )
 
-pytestmark = pytest.mark.exhaustive
+# Most of their time is imports and compilation, of which the other backends have no less.
+pytestmark = [pytest.mark.exhaustive, pytest.mark.any_backend]
 
 STATES = {"nothing clipped", "all clipped"}
 
