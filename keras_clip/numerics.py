@@ -6,7 +6,7 @@ only, or by `scalar`: Keras's functions copy a number to the device, where torch
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 from keras import ops
@@ -48,17 +48,20 @@ def is_ordinary(sum_of_squares: Tensor) -> Tensor:
     return ops.logical_and(large_enough, ops.isfinite(sum_of_squares))
 
 
-def rescaled_norm(values: Sequence[Tensor]) -> Tensor:
+def rescaled_norm(
+    values: Sequence[Tensor], settled: Callable[[Tensor], Tensor] = lambda tensor: tensor
+) -> Tensor:
     """Norm of `values`, divided by their largest entry before they are squared.
 
-    Costs a second pass over the gradients: only for sums that are not ordinary.
+    Costs a second pass over the gradients: only for sums that are not ordinary. `settled` may
+    keep a compiler from mixing what is computed of each with what is computed of all.
     """
     dtype = accumulation_dtype(keras.backend.standardize_dtype(v.dtype) for v in values)
     wide = [ops.cast(v, dtype) for v in values]
-    largest = ops.max(ops.stack([_largest_magnitude(v) for v in wide]))
-    divisor = _divisor(largest)
+    largest = ops.max(settled(ops.stack([_largest_magnitude(v) for v in wide])))
+    divisor = usable_divisor(largest)
     squares = [ops.sum(ops.square(v / divisor)) for v in wide]
-    return ops.sqrt(ops.sum(ops.stack(squares))) * divisor
+    return ops.sqrt(ops.sum(settled(ops.stack(squares)))) * divisor
 
 
 def rescaled_norms(values: Sequence[Tensor], dtype: str) -> Tensor:
@@ -71,7 +74,7 @@ def rescaled_unit_norms(value: Tensor, axes: tuple[int, ...]) -> Tensor:
     if not axes:
         return ops.abs(value)
     largest = ops.max(ops.abs(value), axis=axes, keepdims=True)
-    divisor = _divisor(largest)
+    divisor = usable_divisor(largest)
     return ops.sqrt(ops.sum(ops.square(value / divisor), axis=axes, keepdims=True)) * divisor
 
 
@@ -84,12 +87,12 @@ def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
         # A maximum may pass over a NaN, a sum does not.
         is_nan = ops.any(ops.stack([ops.any(ops.isnan(v)) for v in wide]))
         return ops.where(is_nan, largest + math.nan, largest)
-    divisor = _divisor(largest)
+    divisor = usable_divisor(largest)
     powers = [ops.sum(ops.abs(v / divisor) ** p) for v in wide]
     return ops.sum(ops.stack(powers)) ** (1.0 / p) * divisor
 
 
-def _divisor(largest: Tensor) -> Tensor:
+def usable_divisor(largest: Tensor) -> Tensor:
     """Hazard: zero, infinity, and a number that is flushed to zero may not be divided by.
 
     A NaN stays in the sum whatever the divisor is.

@@ -64,7 +64,8 @@ def _global_norm(operands: list[Tensor], dtype: str, sums_of: Callable[[Tensor],
     return jax.lax.cond(
         numerics.is_ordinary(sum_of_squares),
         lambda: jnp.sqrt(sum_of_squares),
-        lambda: numerics.rescaled_norm(_kept_in_branch(operands)),
+        # Left to itself, XLA takes minutes over a thousand gradients.
+        lambda: numerics.rescaled_norm(_kept_in_branch(operands), jax.lax.optimization_barrier),
     )
 
 

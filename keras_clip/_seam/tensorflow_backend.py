@@ -78,8 +78,18 @@ def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
     return tf.cond(
         numerics.is_ordinary(sum_of_squares),
         lambda: tf.sqrt(sum_of_squares),
-        lambda: numerics.rescaled_norm(operands),
+        lambda: _rescaled_norm(operands, dtype),
     )
+
+
+def _rescaled_norm(operands: list[Tensor], dtype: str) -> Tensor:
+    """`numerics.rescaled_norm` in fewer operations, each of which takes time to trace."""
+    wide = [tf.cast(operand, dtype) for operand in operands]
+    # Of slices that turn out to have no rows, the maximum is minus infinity.
+    largest = tf.reduce_max(tf.stack([tf.reduce_max(tf.abs(values)) for values in wide]))
+    divisor = numerics.usable_divisor(largest)
+    halves = [tf.nn.l2_loss(values / divisor) for values in wide]
+    return tf.sqrt(2.0 * tf.add_n(halves)) * divisor
 
 
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
@@ -97,7 +107,7 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
 
 
 def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
-    """Apply `tf.clip_by_global_norm` with our own norm, where there is anything to clip."""
+    """Multiply by `max_norm / norm` where there is anything to clip."""
     scale = _compiled_if_eager(_scale_to_norm, _compiled_scale_to_norm)
     return list(scale(list(gradients), norm, max_norm))
 
@@ -105,13 +115,8 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[
 def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
     if _are_small(gradients) and not _is_compiled_by_xla():
         # By exactly 1.0 where nothing is to be clipped, which changes no bit. To send each of
-        # them through a branch takes longer; XLA would fuse the product with the update.
-        first, second = numerics.factors(norm, max_norm)
-        wide = [map_values(gradient, _widen) for gradient in gradients]
-        # Of two products TensorFlow's graph optimizer would make one with the product of both
-        # factors. The first is a power of two, so that to divide by its inverse is the same.
-        scaled = _multiplied(_divided(wide, 1.0 / first), second)
-        return [_cast_like(s, gradient) for s, gradient in zip(scaled, gradients, strict=True)]
+        # them through a branch takes longer; XLA would fuse the products with the update.
+        return _scaled_in_two(gradients, *numerics.factors(norm, max_norm))
     return _scale_large_to_norm(gradients, norm, max_norm)
 
 
@@ -127,26 +132,26 @@ def _are_small(gradients: list[Gradient]) -> bool:
 def _scale_large_to_norm(
     gradients: list[Gradient], norm: Tensor, max_norm: Tensor
 ) -> list[Gradient]:
-    # The multiplication by exactly 1.0 is skipped too: below the threshold
-    # `tf.clip_by_global_norm` multiplies by c * (1 / c), one ulp off for some c.
-    scaled: list[Gradient] = tf.cond(
-        numerics.needs_no_clip(norm, max_norm),
-        lambda: gradients,
-        lambda: _clip(gradients, norm, max_norm),
+    first, second = numerics.two_factors(norm, max_norm)
+    one_or_two = tf.where(first < 1.0, 2, 1)
+    # One choice of three rather than one within another: tracing takes time for each gradient
+    # that goes into a branch and comes out.
+    scaled: list[Gradient] = tf.switch_case(
+        tf.where(numerics.needs_no_clip(norm, max_norm), 0, one_or_two),
+        [
+            lambda: gradients,
+            lambda: _cast_like(_multiplied(_widened(gradients), second), gradients),
+            lambda: _scaled_in_two(gradients, first, second),
+        ],
     )
     return scaled
 
 
-def _clip(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
-    wide = [map_values(gradient, _widen) for gradient in gradients]
-    first, _ = numerics.two_factors(norm, max_norm)
-    wide = tf.cond(first < 1.0, lambda: _multiplied(wide, first), lambda: wide)
-    norm *= first
-    # TensorFlow computes with the inverses of both numbers, which underflow from 8.5e37;
-    # only their ratio counts, so that a common power of two keeps both in range.
-    common = tf.where(norm > 2.0**100, tf.constant(2.0**-100, norm.dtype), 1.0)
-    clipped, _ = tf.clip_by_global_norm(wide, max_norm * common, use_norm=norm * common)
-    return [_cast_like(c, gradient) for c, gradient in zip(clipped, gradients, strict=True)]
+def _scaled_in_two(gradients: list[Gradient], first: Tensor, second: Tensor) -> list[Gradient]:
+    # Of two products TensorFlow's graph optimizer would make one with the product of both
+    # factors. The first is a power of two, so that to divide by its inverse is the same.
+    scaled = _multiplied(_divided(_widened(gradients), 1.0 / first), second)
+    return _cast_like(scaled, gradients)
 
 
 def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
@@ -166,10 +171,9 @@ def _scale_each_to_norm(gradients: list[Gradient], norms: Tensor, limits: Tensor
 
 
 def _scaled_each(gradients: list[Gradient], first: Tensor, second: Tensor) -> list[Gradient]:
-    wide = [map_values(gradient, _widen) for gradient in gradients]
+    wide = _widened(gradients)
     wide = tf.cond(tf.reduce_any(first < 1.0), lambda: _multiplied_each(wide, first), lambda: wide)
-    scaled = _multiplied_each(wide, second)
-    return [_cast_like(s, gradient) for s, gradient in zip(scaled, gradients, strict=True)]
+    return _cast_like(_multiplied_each(wide, second), gradients)
 
 
 def _multiplied_each(gradients: list[Gradient], factors: Tensor) -> list[Gradient]:
@@ -191,11 +195,15 @@ def _divided(gradients: list[Gradient], divisor: Tensor) -> list[Gradient]:
     return [map_values(gradient, divide) for gradient in gradients]
 
 
-def _cast_like(gradient: Gradient, original: Gradient) -> Gradient:
-    def cast(values: Tensor) -> Tensor:
-        return tf.cast(values, original.dtype)
+def _cast_like(gradients: list[Gradient], originals: list[Gradient]) -> list[Gradient]:
+    def cast(gradient: Gradient, dtype: tf.DType) -> Gradient:
+        return map_values(gradient, lambda values: tf.cast(values, dtype))
 
-    return map_values(gradient, cast)
+    return [cast(gradient, o.dtype) for gradient, o in zip(gradients, originals, strict=True)]
+
+
+def _widened(gradients: list[Gradient]) -> list[Gradient]:
+    return [map_values(gradient, _widen) for gradient in gradients]
 
 
 def _widen(values: Tensor) -> Tensor:
