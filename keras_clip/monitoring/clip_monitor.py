@@ -249,7 +249,9 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
                 self._tell_of_nonfinite(name, recording)
 
     def _tell_of_nonfinite(self, name: str, recording: Recording) -> None:
-        message = nonfinite_variables(recording.optimizer.variable_norms, self._epoch_starts[name])
+        message = nonfinite_variables(
+            recording.optimizer.variable_norms, self._epoch_starts.get(name, 0)
+        )
         if message is not None and name not in self._told:
             self._told.add(name)
             print(message)

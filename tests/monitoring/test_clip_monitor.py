@@ -306,6 +306,10 @@ class TestVariableNorms:
         fit(model, epochs=1, callbacks=[monitor])
         assert len(monitor.variable_norms["step"]) == UPDATES_PER_EPOCH
 
+    def test_without_an_epoch(self, capsys):
+        fit_with(ClippedOptimizer("sgd"), ClipMonitor(per_variable=True), epochs=0)
+        assert "No norms of single variables were recorded." in capsys.readouterr().out
+
     def test_are_not_saved(self, tmp_path):
         model, _ = fit_with(ClippedOptimizer("sgd", 0.5), ClipMonitor(per_variable=True))
         model.save(tmp_path / "model.keras")
