@@ -53,6 +53,11 @@ class History:
         return self._rows is not None
 
     @property
+    def count(self) -> Tensor | None:
+        """How many updates there were so far, on the device; None if nothing is kept."""
+        return self._updates.value if self.is_kept else None
+
+    @property
     def variables(self) -> list[Variable]:
         """What it consists of."""
         return [self._rows, self._updates] if self.is_kept else []

@@ -231,7 +231,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         return clipped, skip
 
     def _record(self, update: Update, clipped: list[Gradient], skip: Tensor | None) -> None:
-        self._variable_norms.write(update, self.grad_norm.value)
+        self._variable_norms.write(update, self.grad_norm.value, self._history.count)
         if self._history.is_kept:
             threshold = self.clipper.used_threshold(update)
             clipped_norm = self.clipper.norm_after_clip(update, clipped)
@@ -290,8 +290,9 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
     def record_variable_norms(self, every: int = 10, size: int = 1000) -> None:
         """Keep the norm of each variable's gradient, for `variable_norms`.
 
-        To be called before the first step is compiled. `keras_clip.ClipMonitor` calls it for
-        `per_variable=True`. What it keeps is not saved with the optimizer.
+        To be called before the first step is compiled: one that is goes on without.
+        `keras_clip.ClipMonitor` calls it for `per_variable=True`. What it keeps is not saved with
+        the optimizer.
 
         Args:
             every: int of at least 1, keeps those of each so many updates. Those of the first

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip._seam.strategies import asynchronous_strategy
 from keras_clip.arithmetic import norms_of_tensors
 from keras_clip.clippers import Update
 from keras_clip.clippers.hyperparameters import check_count
@@ -31,7 +32,8 @@ class VariableNorms:
         if self.every and (every, size) != (self.every, self._size):
             raise ValueError(
                 f"Norms are recorded with every={self.every}, size={self._size} already, which "
-                f"steps are compiled with. Received: every={every}, size={size}."
+                f"steps are compiled with. Give the same numbers, or make a new ClippedOptimizer. "
+                f"Received: every={every}, size={size}."
             )
         self.every, self._size = every, size
 
@@ -39,7 +41,14 @@ class VariableNorms:
         """Create the rows, their steps, and the counts, as variables of `wrapper`."""
         if not self.every or self.variables:
             return
-        self._paths = [path_of(variable) for variable in variables]
+        strategy = asynchronous_strategy()
+        if strategy is not None:
+            raise ValueError(
+                f"Norms of single variables cannot be recorded under {strategy}, whose workers "
+                "would write one row at once. Leave record_variable_norms out, or use "
+                "MirroredStrategy."
+            )
+        self._paths = _distinct([path_of(variable) for variable in variables])
         self._places = {id(variable): place for place, variable in enumerate(variables)}
 
         def add(shape: tuple[int, ...], dtype: str, name: str) -> Variable:
@@ -54,11 +63,12 @@ class VariableNorms:
         self._taken = add((2,), "int32", "variable_norms_taken")
         self.variables = [self._rows, self._steps, self._taken]
 
-    def write(self, update: Update, previous_norm: Tensor) -> None:
-        """Add the norms of an update, if they are due."""
+    def write(self, update: Update, previous_norm: Tensor, step: Tensor | None) -> None:
+        """Add the norms of an update, if they are due; `step` is the history's, if it has one."""
         if not self.variables or not update.gradients:
             return
-        updates, taken = self._taken.value[0], self._taken.value[1]
+        updates = self._taken.value[0] if step is None else step
+        taken = self._taken.value[1]
         turns_bad = ops.logical_and(
             ops.isfinite(previous_norm), ops.logical_not(ops.isfinite(update.global_norm))
         )
@@ -91,6 +101,18 @@ class VariableNorms:
         steps = self._steps.numpy()[places, 0].astype("int64")
         rows = self._rows.numpy()[places].astype("float64")
         return {"step": steps, **dict(zip(self._paths, rows.T, strict=True))}
+
+
+def _distinct(paths: list[str]) -> list[str]:
+    """Number those that another variable, or the column of steps, has already."""
+    taken = {"step"}
+    for place, path in enumerate(paths):
+        number = 1
+        while paths[place] in taken:
+            number += 1
+            paths[place] = f"{path} ({number})"
+        taken.add(paths[place])
+    return paths
 
 
 def _norms_if(is_due: Tensor, gradients: list[Any], like: Tensor) -> Tensor:

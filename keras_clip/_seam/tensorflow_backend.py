@@ -114,8 +114,9 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[
 
 def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
     if _are_small(gradients) and not _is_compiled_by_xla():
-        # By exactly 1.0 where nothing is to be clipped, which changes no bit. To send each of
-        # them through a branch takes longer; XLA would fuse the products with the update.
+        # By exactly 1.0 where nothing is to be clipped, which changes no bit but those of subnormal
+        # entries, which TensorFlow takes for 0 in any arithmetic. To send each of them through a
+        # branch takes longer; XLA would fuse the products with the update.
         return _scaled_in_two(gradients, *numerics.factors(norm, max_norm))
     return _scale_large_to_norm(gradients, norm, max_norm)
 

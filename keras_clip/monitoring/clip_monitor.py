@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_clip._seam.callback_order import move_to_front
-from keras_clip.clippers.hyperparameters import check_count
+from keras_clip.clippers.hyperparameters import check_count, check_flag
 from keras_clip.finding import clipped_optimizers
 from keras_clip.history import Record
 from keras_clip.monitoring.epoch_logs import epoch_logs
@@ -32,12 +32,12 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     - `skipped_steps`: number of updates that were not applied.
 
     So they are in the progress bar, in `History`, in `CSVLogger` and `TensorBoard`, and
-    `EarlyStopping(monitor="grad_norm")` can watch them, wherever in the list of callbacks this
-    one stands. Of a `MultiOptimizer` whose members are several `ClippedOptimizer`, each has
-    its own numbers, with its name and an underscore in front.
+    `EarlyStopping(monitor="grad_norm", mode="min")` can watch them, wherever in the list of
+    callbacks this one stands. Of a `MultiOptimizer` whose members are several
+    `ClippedOptimizer`, each has its own numbers, with its name and an underscore in front.
 
-    The device keeps the numbers; the host reads them once per epoch, and as often as there
-    are `history_size` batches.
+    The device keeps the numbers; the host reads them once per epoch, and before the next batch
+    could push out what it has not read.
 
     Args:
         per_batch: bool, whether the logs of each batch get the numbers of the epoch so far. The
@@ -56,8 +56,9 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: `every` is below 1; at the start of training, there is no `ClippedOptimizer`,
-            or one with `history_size=0`.
+        ValueError: `every` is below 1, or norms are recorded with another one already; at the
+            start of training, there is no `ClippedOptimizer`, one with `history_size=0`, or
+            several of one name.
         ImportError: `tensorboard` is given, and the package is missing.
 
     Example:
@@ -85,7 +86,7 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         optimizers: Sequence[ClippedOptimizer] | None = None,
     ) -> None:
         super().__init__()
-        self.per_variable = per_variable
+        self.per_variable = check_flag("per_variable", per_variable)
         self.every = check_count("every", every, minimum=1)
         if tensorboard is not None:
             check_installed()
@@ -95,7 +96,7 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch_starts: dict[str, int] = {}
         self._told: set[str] = set()
         self._previous_batch = self._read_at_batch = 0
-        if per_batch:
+        if check_flag("per_batch", per_batch):
             # A method that Keras finds overridden makes some backends wait at every batch.
             self.on_train_batch_end = self._add_logs_of_batch
 
@@ -159,6 +160,12 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         super().set_model(model)
         move_to_front(self)
         found = clipped_optimizers(model.optimizer) if self._given is None else self._given
+        names = [optimizer.name for optimizer in found]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                "ClipMonitor tells optimizers apart by their names. Received several of one name: "
+                f"{names}. Give each its own: ClippedOptimizer(..., name=...)."
+            )
         known = [recording.optimizer for recording in self._recordings.values()]
         if len(known) != len(found) or any(a is not b for a, b in zip(known, found, strict=True)):
             self._recordings = {o.name: self._recording(o, len(found) > 1) for o in found}
@@ -184,6 +191,7 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         """Raise if there is nothing to watch."""
         del logs
+        self._told.clear()
         if not self._recordings:
             raise ValueError(
                 "ClipMonitor watches a ClippedOptimizer, and the model was compiled with "

@@ -73,9 +73,10 @@ def _variables_of(record: Any) -> tuple[list[str], np.ndarray, np.ndarray]:
         record = read_variables_csv(record)
     elif not is_table(record) and hasattr(record, "variable_norms"):
         record = record.variable_norms
-        if record is None:
+        if list(record) == ["step"]:
             raise ValueError(
-                "This ClipMonitor has no norms of variables. Make it with per_variable=True."
+                "No norms of variables were recorded. Train with ClipMonitor(per_variable=True), "
+                "or call optimizer.record_variable_norms() before the first step."
             )
     if not is_table(record):
         raise TypeError(

@@ -30,27 +30,42 @@ class Recording:
         self.optimizer = optimizer
         self._csv = None if csv is None else Path(csv)
         self._events = events
-        self._has_file = False
-        self.record: Record = {}
+        self._has_started = self._has_file = False
+        self.record: Record = optimizer.history
         self._next_step = 0
 
     def start(self) -> int:
         """Take in what there is, and return the number of updates so far; waits for the device."""
         latest = self.optimizer.history
-        if self._csv is not None and not self._has_file and self._csv.exists():
-            self.record = read_csv(self._csv)
+        if self._csv is not None and not self._has_started:
+            self._csv.parent.mkdir(parents=True, exist_ok=True)
+            if self._csv.exists():
+                self.record = read_csv(self._csv)
+        self._has_started = True
+        self._check_follows_on(_steps(latest) == self._next_step)
         self.record = merged(self.record, latest)
         self._next_step = _steps(latest)
         return self._next_step
 
     def read(self) -> None:
         """Add what happened since the last time; waits for the device."""
+        if not self._has_started:
+            # Of a fit without an epoch nothing is new, and a file that is there is kept.
+            return
         latest = self.optimizer.history
+        self._check_follows_on(_steps(latest) >= self._next_step)
         new = since(latest, self._next_step)
         self._warn_of_gap(new)
         self.record = merged(self.record, latest)
         self._write(new)
         self._next_step = _steps(latest)
+
+    def _check_follows_on(self, does: bool) -> None:
+        """Write the whole file anew where lines to add would not follow on those it has.
+
+        The optimizer was set back, or trained while nobody looked.
+        """
+        self._has_file = self._has_file and does
 
     def _warn_of_gap(self, new: Record) -> None:
         lost = int(new["step"][0]) - self._next_step if len(new["step"]) else 0

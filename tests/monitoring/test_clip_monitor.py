@@ -66,6 +66,11 @@ class TestFinding:
         assert math.isnan(logs["grad_norm"][0])
         assert len(monitor.record["step"]) == 3
 
+    def test_two_of_one_name(self):
+        two = [ClippedOptimizer("sgd", name="one"), ClippedOptimizer("sgd", name="one")]
+        with pytest.raises(ValueError, match="Received several of one name"):
+            fit_with("sgd", ClipMonitor(optimizers=two))
+
     def test_nothing_to_watch(self):
         with pytest.raises(ValueError, match=r"the model was compiled with SGD\. Compile it with"):
             fit_with("sgd", ClipMonitor())
@@ -74,7 +79,7 @@ class TestFinding:
         with pytest.raises(ValueError, match="history_size=0"):
             fit_with(ClippedOptimizer("sgd", history_size=0), ClipMonitor())
 
-    @pytest.mark.parametrize("wrong", [{"optimizers": ["sgd"]}, {"every": 1.5}])
+    @pytest.mark.parametrize("wrong", [{"optimizers": ["sgd"]}, {"every": 1.5}, {"per_batch": 1}])
     def test_wrong_types(self, wrong):
         with pytest.raises(TypeError, match=next(iter(wrong))):
             ClipMonitor(**wrong)
@@ -162,6 +167,27 @@ class TestRecord:
         fit_with(ClippedOptimizer("sgd", history_size=4), ClipMonitor(csv=path), epochs=3)
         fit_with(ClippedOptimizer("sgd", history_size=4), ClipMonitor(csv=path), epochs=1)
         assert len(read_csv(path)["step"]) == UPDATES_PER_EPOCH
+
+    def test_a_fit_without_an_epoch_keeps_the_file(self, tmp_path):
+        path = tmp_path / "new" / "record.csv"
+        fit_with(ClippedOptimizer("sgd"), ClipMonitor(csv=path))
+        before = path.read_text()
+        fit_with(ClippedOptimizer("sgd"), ClipMonitor(csv=path), epochs=0)
+        assert path.read_text() == before
+
+    def test_file_of_an_optimizer_that_trained_unwatched_and_was_set_back(self, tmp_path):
+        monitor = ClipMonitor(csv=tmp_path / "record.csv")
+        model, _ = fit_with(ClippedOptimizer("sgd"), monitor, epochs=1)
+        store = {}
+        model.optimizer.save_own_variables(store)
+        fit(model, epochs=1)
+        fit(model, epochs=1, callbacks=[monitor])
+        assert_same_record(read_csv(tmp_path / "record.csv"), monitor.record)
+        assert len(monitor.record["step"]) == 3 * UPDATES_PER_EPOCH
+        model.optimizer.load_own_variables(store)
+        fit(model, epochs=1, callbacks=[monitor])
+        assert_same_record(read_csv(tmp_path / "record.csv"), monitor.record)
+        np.testing.assert_array_equal(monitor.record["step"], np.arange(2 * UPDATES_PER_EPOCH))
 
     def test_restored_while_training_begins(self, tmp_path):
         """BackupAndRestore sets the optimizer back after the monitor was asked to begin."""
@@ -304,7 +330,8 @@ class TestVariableNorms:
         fit(model, epochs=1)
         monitor = ClipMonitor(per_variable=True, every=1)
         fit(model, epochs=1, callbacks=[monitor])
-        assert len(monitor.variable_norms["step"]) == UPDATES_PER_EPOCH
+        steps = np.arange(UPDATES_PER_EPOCH, 2 * UPDATES_PER_EPOCH)
+        np.testing.assert_array_equal(monitor.variable_norms["step"], steps)
 
     def test_without_an_epoch(self, capsys):
         fit_with(ClippedOptimizer("sgd"), ClipMonitor(per_variable=True), epochs=0)

@@ -162,7 +162,7 @@ class TestAccepted:
 
     def test_a_monitor_that_kept_none(self):
         class Monitor:
-            variable_norms = None
+            variable_norms = {"step": np.arange(0)}  # noqa: RUF012
 
         with pytest.raises(ValueError, match="per_variable=True"):
             plot_variables(Monitor())
