@@ -72,21 +72,23 @@ docs: $(NEWEST)/.tests
 	@echo "== documentation"
 	@NO_MKDOCS_2_WARNING=1 $(NEWEST)/bin/mkdocs build --strict
 
+USUAL := not matrix and not endurance
 test-newest: $(NEWEST)/.tests
-	$(call test_on_all_backends,$(NEWEST),newest,,not matrix,not any_backend and not matrix)
+	$(call test_on_all_backends,$(NEWEST),newest,,$(USUAL),$(USUAL) and not any_backend)
 
 # What differs between Keras versions is the seam and what layers are: no arithmetic there, and
 # each law on a few optimizers.
 AT_THE_SEAM := tests/seam tests/laws tests/contract tests/distribution tests/test_layouts.py \
   tests/test_nonfinite.py tests/test_skip_above.py tests/test_sparse_gradients.py
-LEAN := not exhaustive and not matrix
+LEAN := not exhaustive and $(USUAL)
 test-oldest: $(OLDEST)/.tests
 	$(call test_on_all_backends,$(OLDEST),oldest,$(AT_THE_SEAM),$(LEAN),$(LEAN) and not any_backend)
 
 # Longer than anybody waits for in `make test`: 20 kills a backend.
 endurance: $(NEWEST)/.tests
 	@for backend in tensorflow jax; do \
-	  KERAS_CLIP_KILLS=20 KERAS_BACKEND=$$backend $(NEWEST)/bin/python -m pytest -q tests/faults; \
+	  KERAS_CLIP_KILLS=20 KERAS_BACKEND=$$backend $(NEWEST)/bin/python -m pytest -q \
+	    tests/faults tests/benchmarks -m "endurance or exhaustive"; \
 	done
 
 matrix: $(NEWEST)/.tests

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -36,6 +37,14 @@ def is_for_this_backend(block):
 def test_python_blocks_run(name, tmp_path, monkeypatch):
     """Those of a page one after another, with the names that earlier ones have made."""
     monkeypatch.chdir(tmp_path)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # With collectives a process has one MirroredStrategy in its life; other tests have theirs.
+        without = partial(
+            tf.distribute.MirroredStrategy, cross_device_ops=tf.distribute.ReductionToOneDevice()
+        )
+        monkeypatch.setattr(tf.distribute, "MirroredStrategy", without)
     names = {}
     for block in blocks_of(TEXTS[name]):
         if is_for_this_backend(block):

@@ -80,7 +80,7 @@ def test_the_clip_alone(results):
     assert (results / "clip_cost.png").stat().st_size > 10_000
 
 
-@pytest.mark.any_backend
+@pytest.mark.endurance
 def test_whole_steps(results):
     few = ["--quick", "--model", "demo", "--repetitions", "1", "--steps", "1"]
     step_cost.main([*few, "--optimizer", "sgd", "--folder", str(results)])
@@ -97,7 +97,7 @@ def test_updates_where_nothing_is_compiled(results):
         assert_spread(own["ratios"]["no clipping"])
 
 
-@pytest.mark.any_backend
+@pytest.mark.endurance
 def test_start(results):
     start_cost.main(["--smoke", "--only", "build", "--folder", str(results)])
     build = load(results)["measured"]["build"]

@@ -16,8 +16,7 @@ from tests.faults.killed_program import STEPS
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("KERAS_CLIP_KILLS", "2"))
 
-# On JAX as well, `make endurance` does more of this.
-pytestmark = [pytest.mark.exhaustive, pytest.mark.any_backend]
+pytestmark = pytest.mark.endurance
 
 
 def start(folder):

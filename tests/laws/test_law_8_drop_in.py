@@ -105,7 +105,7 @@ class TestFit:
         # Two moments, the counter, the learning rate; of the wrapper five scalars and a flag for
         # each variable, and the history with its count.
         expected = 2 * weights + 2 + 5 + len(model.trainable_variables) + 40_000 + 1
-        assert any("Optimizer params" in line and f"{expected} " in line for line in lines)
+        assert any("Optimizer params" in line and f"{expected:,} " in line for line in lines)
 
 
 class TestThresholdDuringFit:
