@@ -145,7 +145,7 @@ def norm_scaled_to(norm: Tensor, max_norm: Tensor) -> Tensor:
     clipped = ops.where(norm > limit, limit, norm)
     # An infinite gradient times a factor of 0.
     made_nan = ops.logical_and(ops.isinf(norm), ops.isfinite(limit))
-    return ops.where(made_nan, ops.full_like(norm, math.nan), clipped)
+    return ops.where(made_nan, norm * math.nan, clipped)
 
 
 def global_norm_scaled_to(global_norm: Tensor, norms: Tensor, limits: Tensor) -> Tensor:

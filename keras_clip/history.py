@@ -74,12 +74,13 @@ class History:
             skip: whether the update is not applied, or None if each is.
         """
         dtype = self._rows.dtype
-        norm, clipped_norm = ops.cast(norm, dtype), ops.cast(clipped_norm, dtype)
+        norm, clipped_norm = _as(dtype, norm), _as(dtype, clipped_norm)
         zero = ops.zeros_like(norm)
-        threshold = zero + np.nan if threshold is None else ops.cast(threshold, dtype)
+        threshold = zero + np.nan if threshold is None else _as(dtype, threshold)
         scale = ops.where(norm == clipped_norm, zero + 1.0, clipped_norm / norm)
-        skipped = zero if skip is None else ops.cast(skip, dtype)
-        scale = ops.where(skipped > 0, zero, scale)
+        skipped = zero
+        if skip is not None:
+            skipped, scale = ops.cast(skip, dtype), ops.where(skip, zero, scale)
         row = ops.stack([norm, threshold, scale, skipped])
         count = self._updates.value
         backend.write_row(self._rows, count % self.size, row)
@@ -116,6 +117,11 @@ class History:
         rows[known % self.size] = stored[known % len(stored)]
         self._rows.assign(rows)
         self._updates.assign(updates)
+
+
+def _as(dtype: str, number: Tensor) -> Tensor:
+    # Even where there is nothing to do, a cast takes microseconds on torch.
+    return number if str(number.dtype).endswith(dtype) else ops.cast(number, dtype)
 
 
 def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
