@@ -108,7 +108,8 @@ class History:
 
     def load(self, store: Mapping[str, Any]) -> None:
         """Restore what `save` stored, from a history of any size; leave out what is not there."""
-        if not self.is_kept or _ROWS not in store:
+        # What Keras 3.8 stores in has keys, but cannot be asked for one.
+        if not self.is_kept or _ROWS not in {*store.keys()}:
             return
         stored, updates = np.asarray(store[_ROWS]), int(np.asarray(store[_UPDATES]))
         rows = np.zeros(self._rows.shape, stored.dtype)
