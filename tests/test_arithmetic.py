@@ -249,3 +249,13 @@ def test_bad_threshold_value(max_norm):
 def test_threshold_that_is_no_number(max_norm):
     with pytest.raises(TypeError, match="max_norm must be a number.*Received: max_norm="):
         keras_clip.clip_by_global_norm([], max_norm)
+
+
+def test_subnormal_entries_pass_bit_for_bit_where_nothing_is_clipped():
+    gradients = [keras.ops.convert_to_tensor(np.array([1e-40, 0.5], "float32")) for _ in range(2)]
+    clipped, _ = keras_clip.clip_by_global_norm(gradients, max_norm=10.0)
+    for gradient in clipped:
+        np.testing.assert_array_equal(
+            np.array(keras.ops.convert_to_numpy(gradient)).view("uint32"),
+            np.array([1e-40, 0.5], "float32").view("uint32"),
+        )

@@ -114,11 +114,18 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[
 
 def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
     if _are_small(gradients) and not _is_compiled_by_xla():
-        # By exactly 1.0 where nothing is to be clipped, which changes no bit but those of subnormal
-        # entries, which TensorFlow takes for 0 in any arithmetic. To send each of them through a
-        # branch takes longer; XLA would fuse the products with the update.
-        return _scaled_in_two(gradients, *numerics.factors(norm, max_norm))
+        # To send each of them through a branch takes longer than to compute both and choose. Not
+        # by a factor of 1.0, with which TensorFlow makes subnormal entries 0; and not under XLA,
+        # which would fuse the products with the update.
+        untouched = numerics.needs_no_clip(norm, max_norm)
+        scaled = _scaled_in_two(gradients, *numerics.two_factors(norm, max_norm))
+        return [_chosen(untouched, g, s) for g, s in zip(gradients, scaled, strict=True)]
     return _scale_large_to_norm(gradients, norm, max_norm)
+
+
+def _chosen(first: Tensor, one: Gradient, other: Gradient) -> Gradient:
+    """Return `one` where the scalar `first` is true, else `other`, of the same kind."""
+    return map_values(one, lambda own: tf.where(first, own, values(other)))
 
 
 def _are_small(gradients: list[Gradient]) -> bool:
