@@ -78,8 +78,8 @@ test-newest: $(NEWEST)/.tests
 
 # What differs between Keras versions is the seam and what layers are: no arithmetic there, and
 # each law on a few optimizers.
-AT_THE_SEAM := tests/seam tests/laws tests/contract tests/distribution tests/test_layouts.py \
-  tests/test_nonfinite.py tests/test_skip_above.py tests/test_sparse_gradients.py
+AT_THE_SEAM := tests/seam tests/laws tests/distribution tests/test_layouts.py \
+  tests/test_nonfinite.py tests/test_skip_above.py
 LEAN := not exhaustive and $(USUAL)
 test-oldest: $(OLDEST)/.tests
 	$(call test_on_all_backends,$(OLDEST),oldest,$(AT_THE_SEAM),$(LEAN),$(LEAN) and not any_backend)
@@ -88,7 +88,7 @@ test-oldest: $(OLDEST)/.tests
 endurance: $(NEWEST)/.tests
 	@for backend in tensorflow jax; do \
 	  KERAS_CLIP_KILLS=20 KERAS_BACKEND=$$backend $(NEWEST)/bin/python -m pytest -q \
-	    tests/faults tests/benchmarks -m "endurance or exhaustive"; \
+	    tests -m endurance; \
 	done
 
 matrix: $(NEWEST)/.tests

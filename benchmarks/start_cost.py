@@ -11,6 +11,7 @@ for three steps. Writes to `benchmarks/results/start_cost_<backend>.json`.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,14 @@ SIZES = {
 def in_process(what: str, variant: str, size: Any) -> float:
     """Measure in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.start_cost_process", what, variant]
+    # A package is compiled once, when it is installed or first used: not in every run.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [*command, json.dumps(size)], check=True, stdout=subprocess.PIPE, text=True
+        [*command, json.dumps(size)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     return float(done.stdout.splitlines()[-1])
 

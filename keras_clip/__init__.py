@@ -1,7 +1,9 @@
 """Gradient clipping for Keras optimizers, right before the update."""
 
 import sys
+from importlib import import_module
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -27,15 +29,26 @@ if not (sys.argv[:1] == ["-m"] and _runs & {"keras_clip", "keras_clip.demo"}):
         Update,
         ZClip,
     )
-    from keras_clip.monitoring.clip_monitor import ClipMonitor
-    from keras_clip.monitoring.plot_clipping import plot_clipping
-    from keras_clip.monitoring.plot_variables import plot_variables
-    from keras_clip.monitoring.suggest_max_norm import Suggestion, suggest_max_norm
     from keras_clip.nonfinite import NonFiniteGradientError, TooManySkipsError
     from keras_clip.optimizer import ClippedOptimizer
     from keras_clip.raise_on_nonfinite import RaiseOnNonFinite
     from keras_clip.thresholds import Threshold
     from keras_clip.weight_clipping import WeightClipping
+
+if TYPE_CHECKING:
+    from keras_clip.monitoring.clip_monitor import ClipMonitor
+    from keras_clip.monitoring.plot_clipping import plot_clipping
+    from keras_clip.monitoring.plot_variables import plot_variables
+    from keras_clip.monitoring.suggest_max_norm import Suggestion, suggest_max_norm
+
+# Who only trains does not wait for what looks at the training: imported when first asked for.
+_LATE = {
+    "ClipMonitor": "clip_monitor",
+    "Suggestion": "suggest_max_norm",
+    "plot_clipping": "plot_clipping",
+    "plot_variables": "plot_variables",
+    "suggest_max_norm": "suggest_max_norm",
+}
 
 __all__ = [
     "AdaGC",
@@ -66,3 +79,15 @@ __all__ = [
     "plot_variables",
     "suggest_max_norm",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.monitoring.{_LATE[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,12 +8,14 @@ from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip._seam.strategies import asynchronous_strategy
+from keras_clip.clip_scale import clip_scale
 from keras_clip.clippers.hyperparameters import check_count
 from keras_clip.types import Tensor, Variable
 
 Record = dict[str, np.ndarray]
 
-_COLUMNS = ("grad_norm", "clip_threshold", "clip_scale", "skipped")
+# What a step writes; the rest is computed where it is read, on the host.
+_COLUMNS = ("grad_norm", "clip_threshold", "clipped_to", "skipped")
 
 # Of the variables, by which they are saved.
 NAMES = _ROWS, _UPDATES = "history", "history_updates"
@@ -63,28 +65,25 @@ class History:
         return [self._rows, self._updates] if self.is_kept else []
 
     def write(
-        self, norm: Tensor, threshold: Tensor | None, clipped_norm: Tensor, skip: Tensor | None
+        self, norm: Tensor, threshold: Tensor | None, clipped_to: Tensor, skip: Tensor | None
     ) -> None:
         """Add the row of an update.
 
         Args:
             norm: global norm before clipping.
             threshold: of the global norm, or None where it has none.
-            clipped_norm: global norm after clipping.
+            clipped_to: what the norm was clipped to, if it was larger.
             skip: whether the update is not applied, or None if each is.
         """
         dtype = self._rows.dtype
-        norm, clipped_norm = _as(dtype, norm), _as(dtype, clipped_norm)
-        zero = ops.zeros_like(norm)
-        threshold = zero + np.nan if threshold is None else _as(dtype, threshold)
-        scale = ops.where(norm == clipped_norm, zero + 1.0, clipped_norm / norm)
-        skipped = zero
-        if skip is not None:
-            skipped, scale = ops.cast(skip, dtype), ops.where(skip, zero, scale)
-        row = ops.stack([norm, threshold, scale, skipped])
-        count = self._updates.value
-        backend.write_row(self._rows, count % self.size, row)
-        self._updates.assign(count + 1)
+        norm = _as(dtype, norm)
+        known = norm * np.nan if threshold is None else _as(dtype, threshold)
+        # As the threshold itself for most: one conversion for both.
+        limit = known if clipped_to is threshold else _as(dtype, clipped_to)
+        skipped = ops.zeros_like(norm) if skip is None else ops.cast(skip, dtype)
+        row = ops.stack([norm, known, limit, skipped])
+        backend.write_row(self._rows, self._updates.value % self.size, row)
+        backend.count_up(self._updates)
 
     def updates(self) -> int:
         """Return how many updates there were so far; waits for the device."""
@@ -126,5 +125,11 @@ def _as(dtype: str, number: Tensor) -> Tensor:
 
 
 def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
-    columns = dict(zip(_COLUMNS, rows.T.astype("float64"), strict=True))
-    return {"step": steps, **columns, "skipped": columns["skipped"] > 0}
+    norm, threshold, clipped_to, skipped = rows.T.astype("float64")
+    return {
+        "step": steps,
+        "grad_norm": norm,
+        "clip_threshold": threshold,
+        "clip_scale": np.where(skipped > 0, 0.0, clip_scale(norm, clipped_to)),
+        "skipped": skipped > 0,
+    }

@@ -282,6 +282,11 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
     variable.assign(_compiled_with_row(variable.value, index, row))
 
 
+def count_up(variable: Variable) -> None:
+    """Assign the next number: arrays do not change."""
+    variable.assign(variable.value + 1)
+
+
 def _with_row(array: Tensor, index: Tensor, row: Tensor) -> Tensor:
     # Not `at[].set`, which checks the index first: it is known to be one.
     return jax.lax.dynamic_update_index_in_dim(array, row, index, 0)

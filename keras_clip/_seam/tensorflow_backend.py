@@ -411,3 +411,8 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
 
 def _scatter_row(variable: Any, index: Tensor, row: Tensor) -> None:
     variable.scatter_nd_update(tf.reshape(index, [1, 1]), row[tf.newaxis])
+
+
+def count_up(variable: Variable) -> None:
+    """Assign as Keras does, which knows of replicas."""
+    variable.assign(variable.value + 1)

@@ -388,3 +388,9 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
     """Copy into the tensor, at a place that the host need not know."""
     with torch.no_grad():
         variable.value.index_copy_(0, index.reshape(1).long(), row[None])
+
+
+def count_up(variable: Variable) -> None:
+    """Add in place, in a tenth of the time that assigning a new value takes."""
+    with torch.no_grad():
+        variable.value.add_(1)

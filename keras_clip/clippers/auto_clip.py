@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_clip.arithmetic import norm_scaled_to, scale_to_norm
+from keras_clip.arithmetic import scale_to_norm
 from keras_clip.clippers import sorted_window
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_count
@@ -105,9 +105,9 @@ class AutoClip(Clipper):
         return self.threshold.value
 
     def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
-        """Return `min(norm, threshold)`, without measuring it."""
-        del clipped
-        return norm_scaled_to(update.global_norm, self.threshold.value)
+        """Return what a larger norm was clipped to, without measuring it."""
+        del update, clipped
+        return self.threshold.value
 
     def get_config(self) -> dict[str, Any]:
         """Return `percentile` as it stands now, and `history_size`."""

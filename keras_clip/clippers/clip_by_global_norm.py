@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_clip.arithmetic import norm_of_tensors, norm_scaled_to, scale_to_norm
+from keras_clip.arithmetic import norm_of_tensors, scale_to_norm
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold, check_number
@@ -73,10 +73,9 @@ class ClipByGlobalNorm(Clipper):
         return update.evaluate(self.max_norm) if self.norm_type == 2.0 else None
 
     def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
-        """Return `min(norm, max_norm)`, without measuring it."""
-        if self.norm_type != 2.0:
-            return super().norm_after_clip(update, clipped)
-        return norm_scaled_to(update.global_norm, update.evaluate(self.max_norm))
+        """Return what a larger norm is clipped to, without measuring it."""
+        threshold = self.used_threshold(update)
+        return super().norm_after_clip(update, clipped) if threshold is None else threshold
 
     def get_config(self) -> dict[str, Any]:
         """Return `max_norm` as it stands now, and `norm_type`."""

@@ -100,7 +100,8 @@ class Clipper(abc.ABC):
     def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
         """Return the global norm of what `clip` has just made of `update`, for the record.
 
-        Measured, unless a clipper knows it.
+        Measured, unless a clipper knows it. It may be the threshold as well, if that is what a
+        larger norm is clipped to: the record takes the smaller of it and the norm before.
         """
         del update
         return norm_of_tensors(clipped)

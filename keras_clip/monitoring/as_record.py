@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_clip.clip_scale import clip_scale
 from keras_clip.monitoring.record_csv import read_csv
 
 _ACCEPTED = (
@@ -112,7 +113,7 @@ def _completed(given: Any) -> dict[str, np.ndarray]:
         record["clip_scale"] = _floats(given, "clip_scale")
     one_length(record)
     if "clip_scale" not in names:
-        record["clip_scale"] = _scale(norms, threshold)
+        record["clip_scale"] = clip_scale(norms, threshold)
     if (norms < 0).any():
         raise ValueError(f"A norm is at least 0. Received grad_norm={norms[norms < 0][0]}.")
     return record
@@ -134,9 +135,3 @@ def _floats(given: Any, name: str) -> np.ndarray:
         return np.asarray(given[name], np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Expected numbers in the column {name!r}: {error}.") from None
-
-
-def _scale(norms: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.where(norms > threshold, threshold / norms, 1.0)
-    return np.where(np.isnan(norms) | np.isnan(threshold), np.nan, scale)

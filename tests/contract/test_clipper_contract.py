@@ -239,7 +239,11 @@ def test_state_moves_with_updates_only(clipper_class):
 
 
 # `fit` compiles a model anew for each clipper: one that has all of them goes through them all.
-@pytest.mark.parametrize("make_clipper", [RunningMean, whole_family], ids=["own", "family"])
+@pytest.mark.parametrize(
+    "make_clipper",
+    [RunningMean, pytest.param(whole_family, marks=pytest.mark.endurance)],
+    ids=["own", "family"],
+)
 def test_state_moves_with_updates_only_in_fit(make_clipper):
     def model_with(steps):
         inner = keras.optimizers.SGD(0.05, gradient_accumulation_steps=steps)

@@ -1,9 +1,10 @@
-"""Runs under MirroredStrategy on eight logical devices: `python -m ...mirrored_program`.
+"""Runs under MirroredStrategy on eight logical devices: `python -m ...mirrored_program PART`.
 
-Prints the results of all of them, one device among them, as JSON.
+Prints the results of `own_loops` or of `fits`, one device among them, as JSON.
 """
 
 import json
+import sys
 
 import keras
 import tensorflow as tf
@@ -150,13 +151,14 @@ def clipped_averaging():
     return ClippedOptimizer(averaging(), max_norm=cases.MAX_NORM)
 
 
-def main():
+def main(part):
     processor = tf.config.list_physical_devices("CPU")[0]
     logical = [tf.config.LogicalDeviceConfiguration()] * max(cases.REPLICAS.values())
     tf.config.set_logical_device_configuration(processor, logical)
     start = as_lists(make_model().get_weights())
-    print(json.dumps({"start": start, "own_loops": own_loops(), "fits": fits()}))
+    results = {"own_loops": own_loops, "fits": fits}[part]()
+    print(json.dumps({"start": start, **results}))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

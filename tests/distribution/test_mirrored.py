@@ -18,20 +18,23 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def found():
-    """What one process with eight logical devices found in all runs."""
-    return children.results([children.start("tests.distribution.mirrored_program")])[0]
+def found_by_program(part):
+    """What a process with eight logical devices found."""
+    return children.results([children.start("tests.distribution.mirrored_program", part)])[0]
 
 
 @pytest.fixture(scope="module")
-def own_loops(found):
-    return found["own_loops"]
+def own_loops():
+    return found_by_program("own_loops")
 
 
 @pytest.fixture(scope="module")
-def fits(found):
-    return found["fits"]
+def fits():
+    return found_by_program("fits")
+
+
+# In `make test` law 4, accumulation and faults have `fit` on two replicas.
+longer = pytest.mark.endurance
 
 
 @pytest.mark.parametrize("name", cases.REPLICAS)
@@ -41,11 +44,11 @@ def test_unequal_shares_equal_one_device(own_loops, name):
     assert difference(replicas["weights"], one_device["weights"]) < 1e-6
 
 
-def test_four_replicas_equal_numpy(found):
+def test_four_replicas_equal_numpy(own_loops):
     batches = [(*batch(step), np.full((BATCH, 1), 1 / BATCH)) for step in range(STEPS)]
-    weights, norms = train(found["start"], batches, cases.LEARNING_RATE, cases.MAX_NORM)
+    weights, norms = train(own_loops["start"], batches, cases.LEARNING_RATE, cases.MAX_NORM)
     assert np.mean(np.array(norms) > cases.MAX_NORM) > 0.5
-    assert difference(found["own_loops"]["replicas"]["sgd"]["weights"], weights) < 1e-6
+    assert difference(own_loops["replicas"]["sgd"]["weights"], weights) < 1e-6
 
 
 @pytest.mark.parametrize("name", cases.REPLICAS)
@@ -63,6 +66,7 @@ def test_gradients_are_reduced_once_as_without_clipping(own_loops, name):
     assert own_loops["replicas"][name]["reductions"] == bare
 
 
+@longer
 @pytest.mark.parametrize("kind", ["even", "averages"])
 def test_fit_equals_one_device(fits, kind):
     replicas, one_device = fits[kind]["replicas"], fits[kind]["one_device"]
@@ -84,22 +88,25 @@ def as_keras_weighs(batches_of_shares, samples):
         start = rows.stop
 
 
+@longer
 @pytest.mark.parametrize("kind, max_norm", [("bare", np.inf), ("clipped", cases.MAX_NORM)])
-def test_uneven_shares_count_as_keras_weighs_them(found, kind, max_norm):
-    uneven = found["fits"]["uneven"]
+def test_uneven_shares_count_as_keras_weighs_them(fits, kind, max_norm):
+    uneven = fits["uneven"]
     assert uneven["shares"][-1] == [1, 1, 0]
     epoch = list(as_keras_weighs(uneven["shares"], cases.UNEVEN_SAMPLES))
     batches = [epoch[step % len(epoch)] for step in range(uneven[kind]["iterations"])]
-    weights, _ = train(found["start"], batches, cases.LEARNING_RATE, max_norm)
+    weights, _ = train(fits["start"], batches, cases.LEARNING_RATE, max_norm)
     assert difference(uneven[kind]["weights"], weights) < 1e-6
 
 
+@longer
 def test_keras_itself_weighs_uneven_shares_otherwise_than_one_device(fits):
     """So that law 4 cannot hold there, with clipping or without."""
     uneven = fits["uneven"]
     assert difference(uneven["bare"]["weights"], uneven["bare_one_device"]["weights"]) > 1e-3
 
 
+@longer
 @pytest.mark.parametrize("kind", ["first batch uneven", "averages overwrite"])
 def test_what_keras_refuses_on_replicas_it_refuses_without_the_wrapper(fits, kind):
     refused = fits["refused"][kind]

@@ -9,9 +9,13 @@ from tests.support.gradient_stream import assert_close, assert_identical
 from tests.support.mirrored import copies, mirrored_strategy, train
 from tests.support.models import data, make_model
 
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-)
+pytestmark = [
+    # On the oldest Keras the tests of accumulation stand for these.
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(
+        keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+    ),
+]
 
 ONE_DEVICE = None
 # In the second half of the second batch: on the second of two replicas.

@@ -18,45 +18,57 @@ pytestmark = [
 ]
 
 PROGRAM = "tests.distribution.worker_program"
+OTHERS = [name for name in cases.OWN_LOOPS if name != "adam_family"]
+# Each case takes two processes; the one with all clippers stands for the others in `make test`.
+CASES = ["adam_family", *(pytest.param(n, marks=pytest.mark.endurance) for n in OTHERS)]
+
+
+def two_workers(*words):
+    return children.results(children.start_workers(2, PROGRAM, *words))
 
 
 @pytest.fixture(scope="module")
 def workers():
-    """What each of two workers found, of everything that runs to its end."""
-    return children.results(children.start_workers(2, PROGRAM))
+    """What each of two workers found, of what `make test` runs."""
+    return two_workers("adam_family", "bare", "skipping")
 
 
-@pytest.fixture(scope="module")
-def one_device():
+@pytest.fixture(scope="module", params=CASES)
+def compared(request, workers):
+    """A case, with what two workers and what one device found."""
     from tests.distribution.own_loop import one_device_run
 
-    return {name: one_device_run(make) for name, make in cases.OWN_LOOPS.items()}
+    name = request.param
+    found = workers if name in workers[0] else two_workers(name)
+    return name, [worker[name] for worker in found], one_device_run(cases.OWN_LOOPS[name])
 
 
-@pytest.mark.parametrize("name", cases.OWN_LOOPS)
-def test_two_workers_equal_one_device(workers, one_device, name):
-    for worker in workers:
-        assert difference(worker["cases"][name]["weights"], one_device[name]["weights"]) < 1e-6
+def test_two_workers_equal_one_device(compared):
+    _, found, one_device = compared
+    for worker in found:
+        assert difference(worker["weights"], one_device["weights"]) < 1e-6
 
 
-@pytest.mark.parametrize("name", cases.OWN_LOOPS)
-def test_workers_hold_the_same_to_the_bit(workers, name):
-    first, second = (worker["cases"][name] for worker in workers)
+def test_workers_hold_the_same_to_the_bit(compared):
+    first, second = compared[1]
     assert first == second
 
 
-@pytest.mark.parametrize("name", ["sgd", "sgd_family"])
-def test_these_runs_do_clip(one_device, name):
-    norms, moves = (np.array(one_device[name][key]) for key in ("norms", "moves"))
-    assert np.mean(moves < 0.99 * cases.LEARNING_RATE * norms) > 0.5
+def test_these_runs_do_clip(compared):
+    name, _, one_device = compared
+    # Adam's moves do not tell.
+    if name.startswith("sgd"):
+        norms, moves = (np.array(one_device[key]) for key in ("norms", "moves"))
+        assert np.mean(moves < 0.99 * cases.LEARNING_RATE * norms) > 0.5
+    else:
+        assert max(one_device["norms"]) > cases.MAX_NORM
 
 
-def test_one_all_reduce_a_step_as_without_clipping(workers):
-    for worker in workers:
-        bare = worker["bare"]["collectives"]
-        assert sum(bare.values()) == 1
-        for clipped in (*worker["cases"].values(), worker["skipping"]):
-            assert clipped["collectives"] == bare
+def test_one_all_reduce_a_step_as_without_clipping(compared, workers):
+    bare = workers[0]["bare"]["collectives"]
+    assert sum(bare.values()) == 1
+    for clipped in (*compared[1], *(worker["skipping"] for worker in workers)):
+        assert clipped["collectives"] == bare
 
 
 def test_what_only_the_second_worker_sees_is_skipped_by_both(workers):
@@ -68,20 +80,21 @@ def test_what_only_the_second_worker_sees_is_skipped_by_both(workers):
     assert np.isfinite(np.concatenate([np.ravel(w) for w in first["weights"]])).all()
 
 
-def test_fit_runs_as_far_as_it_does_without_the_wrapper(workers):
-    for worker in workers:
+@pytest.mark.endurance
+def test_fit_runs_as_far_as_it_does_without_the_wrapper():
+    for worker in two_workers("fit"):
         assert (worker["fit"]["clipped"] is None) == (worker["fit"]["bare"] is None)
 
 
+@pytest.mark.endurance
 def test_a_killed_worker_changes_nothing(workers, tmp_path):
     """Both start again from the latest checkpoint, as collectives need all workers."""
-    folder = str(tmp_path)
+    words = ("checkpointed", str(tmp_path))
     codes = children.exit_codes_after_first_failure(
-        children.start_workers(2, PROGRAM, folder, "dying")
+        children.start_workers(2, PROGRAM, *words, "dying")
     )
     assert codes[1] == -signal.SIGKILL
     assert codes[0] != 0
-    ends = children.results(children.start_workers(2, PROGRAM, folder))
-    for worker, restarted in zip(workers, ends, strict=True):
+    for worker, restarted in zip(workers, two_workers(*words), strict=True):
         assert restarted.pop("resumed_at") == cases.STEPS_PER_CHECKPOINT
-        assert restarted == worker["cases"]["adam_family"]["halfway"]
+        assert restarted == worker["adam_family"]["halfway"]

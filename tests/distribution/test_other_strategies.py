@@ -34,7 +34,7 @@ def central_storage_strategy():
     [
         (one_device_strategy, cases.skipping),
         (central_storage_strategy, cases.skipping),
-        pytest.param(central_storage_strategy, cases.adam_family, marks=pytest.mark.exhaustive),
+        pytest.param(central_storage_strategy, cases.adam_family, marks=pytest.mark.endurance),
     ],
 )
 def test_equals_no_strategy(make_strategy, make_optimizer):

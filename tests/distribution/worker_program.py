@@ -1,7 +1,8 @@
 """One worker of MultiWorkerMirroredStrategy: `python -m tests.distribution.worker_program`.
 
-Runs every case and prints its results as JSON; with a folder as argument, only the case that is
-checkpointed there, dying on the way where that is asked for.
+Its arguments are what to run: "bare", "skipping", "fit" or a case; the results are printed as
+JSON. With `checkpointed FOLDER`, the case that is checkpointed there, dying on the way where that
+is asked for as well.
 """
 
 # ruff: noqa: E402 - the strategy has to be there before anything else uses TensorFlow.
@@ -95,22 +96,25 @@ def until_end(folder, deadly):
     return {"resumed_at": resumed_at, **run.result()}
 
 
-def everything():
-    return {
-        "cases": {name: compared(make) for name, make in cases.OWN_LOOPS.items()},
-        "bare": {"collectives": collectives(loop(bare))},
-        "skipping": skipped(),
-        "fit": {"bare": error_of_fit(bare), "clipped": error_of_fit(cases.sgd)},
-    }
+def result_of(name):
+    if name == "bare":
+        return {"collectives": collectives(loop(bare))}
+    if name == "skipping":
+        return skipped()
+    if name == "fit":
+        return {"bare": error_of_fit(bare), "clipped": error_of_fit(cases.sgd)}
+    return compared(cases.OWN_LOOPS[name])
 
 
 def bare():
     return keras.optimizers.SGD(cases.LEARNING_RATE)
 
 
-def main(folder=None, course="surviving"):
-    result = until_end(folder, course == "dying") if folder else everything()
-    print(json.dumps(result))
+def main(*words):
+    if words[0] == "checkpointed":
+        print(json.dumps(until_end(words[1], deadly="dying" in words)))
+    else:
+        print(json.dumps({name: result_of(name) for name in words}))
 
 
 if __name__ == "__main__":

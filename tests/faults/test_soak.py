@@ -1,4 +1,4 @@
-"""Two thousand steps on bad data harm nothing."""
+"""Hundreds of steps on bad data harm nothing; in `make endurance` thousands."""
 
 import keras
 import pytest
@@ -11,10 +11,11 @@ pytestmark = [
 ]
 
 
-def test_soak():
-    found = results_of("tests.faults.soak_program", "2000")[0]
+@pytest.mark.parametrize("steps", [500, pytest.param(2000, marks=pytest.mark.endurance)])
+def test_soak(steps):
+    found = results_of("tests.faults.soak_program", str(steps))[0]
     injected = found["injected"]
-    assert all(count > 50 for count in injected.values())
+    assert all(count > steps / 40 for count in injected.values())
     bad = injected["nan"] + injected["infinity"]
     assert found["skipped_steps"] == bad
     assert found["iterations"] == found["steps"] - bad

@@ -41,7 +41,7 @@ def one_device():
     return contextlib.nullcontext()
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam"])
+@pytest.mark.parametrize("name", [pytest.param("SGD", marks=pytest.mark.endurance), "Adam"])
 def test_two_unequal_replicas_equal_one_device(strategy, name):
     def make():
         return ClippedOptimizer(getattr(keras.optimizers, name)(0.1), max_norm=0.5)
@@ -52,6 +52,8 @@ def test_two_unequal_replicas_equal_one_device(strategy, name):
     assert_close([mirrored.optimizer.grad_norm.numpy()], [single.optimizer.grad_norm.numpy()])
 
 
+# In `make test` tests/distribution has them, too: with accumulation, and in a loop of its own.
+@pytest.mark.endurance
 def test_every_clipper_and_the_projection_of_weights(strategy):
     def make():
         inner = keras.optimizers.Adam(0.1)

@@ -88,7 +88,7 @@ class TestFilledIn:
     def test_the_scale_follows_from_the_threshold(self):
         norms, thresholds = [1.0, 4.0, np.nan, np.inf, 0.0, 3.0], [2.0, 2.0, 2.0, 2.0, 0.0, np.nan]
         record = as_record({"grad_norm": norms, "clip_threshold": thresholds})
-        np.testing.assert_array_equal(record["clip_scale"], [1.0, 0.5, np.nan, 0.0, 1.0, np.nan])
+        np.testing.assert_array_equal(record["clip_scale"], [1.0, 0.5, np.nan, np.nan, 1.0, np.nan])
 
     def test_skipped_as_zeros_and_ones(self):
         record = as_record({"grad_norm": [1.0, 2.0], "skipped": [0, 1]})
