@@ -27,6 +27,7 @@ def assert_all_equal_one_device(cases):
     assert {key: found for key, found in failures.items() if found} == {}
 
 
+@pytest.mark.exhaustive
 def test_eight_devices_equal_one():
     cases = run("options")
     assert_all_equal_one_device(cases)
@@ -36,11 +37,12 @@ def test_eight_devices_equal_one():
     assert max(map(abs, accumulated["weights"])) == np.float32(0.4)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.endurance
 def test_every_clipper_on_sharded_variables_equals_one_device():
     assert_all_equal_one_device(run("clippers"))
 
 
+@pytest.mark.endurance
 def test_a_run_that_was_saved_continues_as_if_never_stopped():
     found = run("resumes")
     resumed, whole = found["resumed"], found["never stopped"]

@@ -19,6 +19,16 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to `make endurance` what JAX compiles for minutes: sparse gradients, uncompiled."""
+    if keras.config.backend() != "jax":
+        return
+    for item in items:
+        if "OptimizerSparseTest" in item.nodeid:
+            item.add_marker(pytest.mark.endurance)
+
+
 @pytest.fixture(autouse=True)
 def _traceback_filtering_as_before() -> Iterator[None]:
     # Keras's test cases switch it off for good.

@@ -75,9 +75,11 @@ def _trained_compiled(optimizer) -> list[np.ndarray]:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize(
+    "name", ["Adam", *(pytest.param(n, marks=pytest.mark.endurance) for n in FEW if n != "Adam")]
+)
 def test_each_option_by_itself(name, option):
-    """Keras applies options in the class that all optimizers share: four stand for them."""
+    """Keras applies options in the class that all optimizers share: few stand for them."""
     make = maker(name, **OPTIONS[option])
     assert_identical(_trained(ClippedOptimizer(make(), NEVER_REACHED)), _trained(make()))
 
@@ -99,9 +101,21 @@ def test_observe_only_is_identical_too(name):
     assert_identical(_trained(ClippedOptimizer(make(), float("inf"))), _trained(make()))
 
 
-@pytest.mark.parametrize("options", [{}, ALL_BUT_LOSS_SCALE], ids=["plain", "all options"])
+# Those whose update is of the usual kind are compiled with all options only.
+PLAIN = [n if n in FEW else pytest.param(n, marks=pytest.mark.endurance) for n in NAMES]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_compiled_step(name, backend):
+    compare_compiled(name, {}, backend)
+
+
 @pytest.mark.parametrize("name", FEW_ON_THE_OLDEST)
-def test_compiled_step(name, options, backend):
+def test_compiled_step_with_all_options(name, backend):
+    compare_compiled(name, ALL_BUT_LOSS_SCALE, backend)
+
+
+def compare_compiled(name, options, backend):
     make = maker(name, **options)
     wrapped = ClippedOptimizer(make(), NEVER_REACHED)
     # The XLA that goes with Keras 3.8, jaxlib 0.4.38, fuses Nadam otherwise where the gradient

@@ -31,14 +31,11 @@ def averaged(stream):
     ]
 
 
+# The accumulation is the same for all: one stands for them.
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize(
     "name",
-    # The accumulation is the same for all; on the oldest Keras one stands for them.
-    [
-        "Adam",
-        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("SGD momentum", "Lamb")),
-    ],
+    ["Adam", *(pytest.param(n, marks=pytest.mark.endurance) for n in ("SGD momentum", "Lamb"))],
 )
 def test_micro_batches_equal_their_average(name, compiled):
     micro, whole = make_variables(), make_variables()
