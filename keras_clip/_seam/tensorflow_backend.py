@@ -8,15 +8,13 @@ import tensorflow as tf
 
 from keras_clip import numerics
 from keras_clip._seam import host_errors
+from keras_clip._seam.tensorflow_groups import Groups
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
 
 # Whoever reads the error of a large model wants the first of them.
 _NAMES_IN_A_MESSAGE = 20
-
-# Entries of a gradient up to which, on average, two products take less time than a branch.
-_SMALL_MEAN_SIZE = 2**13
 
 # An optimizer is called outside the tape; one around it is the user's wish.
 no_gradients = nullcontext
@@ -72,24 +70,24 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
 
 
 def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
+    operands = _groups(operands).joined(operands)
     # l2_loss reads each tensor once and keeps no square of it; it returns half the sum.
     halves = [tf.nn.l2_loss(tf.cast(operand, dtype)) for operand in operands]
     sum_of_squares = 2.0 * tf.add_n(halves)
     return tf.cond(
         numerics.is_ordinary(sum_of_squares),
         lambda: tf.sqrt(sum_of_squares),
-        lambda: _rescaled_norm(operands, dtype),
+        lambda: _extreme_norm(operands, dtype),
     )
 
 
-def _rescaled_norm(operands: list[Tensor], dtype: str) -> Tensor:
-    """`numerics.rescaled_norm` in fewer operations, each of which takes time to trace."""
-    wide = [tf.cast(operand, dtype) for operand in operands]
-    # Of slices that turn out to have no rows, the maximum is minus infinity.
-    largest = tf.reduce_max(tf.stack([tf.reduce_max(tf.abs(values)) for values in wide]))
-    divisor = numerics.usable_divisor(largest)
-    halves = [tf.nn.l2_loss(values / divisor) for values in wide]
-    return tf.sqrt(2.0 * tf.add_n(halves)) * divisor
+def _extreme_norm(operands: list[Tensor], dtype: str) -> Tensor:
+    """Norm whose sum of squares is not ordinary; each operation takes time to trace."""
+    if dtype == "float64":
+        return numerics.rescaled_norm(operands)
+    # What float32 holds has a square in float64.
+    halves = [tf.nn.l2_loss(tf.cast(operand, tf.float64)) for operand in operands]
+    return tf.cast(tf.sqrt(2.0 * tf.add_n(halves)), dtype)
 
 
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
@@ -102,7 +100,7 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
     return tf.cond(
         tf.reduce_all(numerics.is_ordinary(sums_of_squares)),
         lambda: tf.sqrt(sums_of_squares),
-        lambda: numerics.rescaled_norms(operands, dtype),
+        lambda: tf.stack([_extreme_norm([operand], dtype) for operand in operands]),
     )
 
 
@@ -113,31 +111,16 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[
 
 
 def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
-    if _are_small(gradients) and not _is_compiled_by_xla():
-        # To send each of them through a branch takes longer than to compute both and choose. Not
-        # by a factor of 1.0, with which TensorFlow makes subnormal entries 0; and not under XLA,
-        # which would fuse the products with the update.
-        untouched = numerics.needs_no_clip(norm, max_norm)
-        scaled = _scaled_in_two(gradients, *numerics.two_factors(norm, max_norm))
-        return [_chosen(untouched, g, s) for g, s in zip(gradients, scaled, strict=True)]
-    return _scale_large_to_norm(gradients, norm, max_norm)
+    groups = _groups(gradients)
+    return groups.split(_scale_joined_to_norm(groups.joined(gradients), norm, max_norm))
 
 
-def _chosen(first: Tensor, one: Gradient, other: Gradient) -> Gradient:
-    """Return `one` where the scalar `first` is true, else `other`, of the same kind."""
-    return map_values(one, lambda own: tf.where(first, own, values(other)))
+def _groups(gradients: list[Gradient]) -> Groups:
+    # XLA compiles all operations into one program, where a stack is but one more copy.
+    return Groups(gradients, may_stack=not _is_compiled_by_xla())
 
 
-def _are_small(gradients: list[Gradient]) -> bool:
-    """Whether calling an operation on each takes longer than what it does."""
-    shapes = [gradient.shape for gradient in gradients]
-    if not all(shape.is_fully_defined() for shape in shapes):
-        return False
-    entries: int = sum(shape.num_elements() for shape in shapes)
-    return entries <= _SMALL_MEAN_SIZE * len(shapes)
-
-
-def _scale_large_to_norm(
+def _scale_joined_to_norm(
     gradients: list[Gradient], norm: Tensor, max_norm: Tensor
 ) -> list[Gradient]:
     first, second = numerics.two_factors(norm, max_norm)

@@ -1,0 +1,78 @@
+"""Many small gradients are clipped in stacks; nobody can tell."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_clip
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="only TensorFlow takes long for each of many"
+)
+
+# Of one shape, of another, of another type, alone, and too large for a stack.
+SHAPES = [((3, 2), "float32")] * 5 + [((), "float32")] * 4 + [((3, 2), "float16")] * 6
+SHAPES += [((7,), "float32"), ((60, 70), "float32"), ((0, 3), "float32")]
+
+
+def arrays():
+    generator = np.random.default_rng(5)
+    made = [np.asarray(generator.normal(size=shape)).astype(dtype) for shape, dtype in SHAPES]
+    generator.shuffle(order := np.arange(len(made)))
+    return [made[position] for position in order]
+
+
+def as_gradients(values):
+    import tensorflow as tf
+
+    first = tf.constant(values[0])
+    slices = tf.IndexedSlices(first, tf.range(len(values[0])), tf.shape(first))
+    return [slices, *(tf.constant(value) for value in values[1:])]
+
+
+def clip(gradients, max_norm, compiled):
+    import tensorflow as tf
+
+    function = keras_clip.clip_by_global_norm
+    clipped, _ = (tf.function(function) if compiled else function)(gradients, max_norm)
+    assert [type(c) for c in clipped] == [type(g) for g in gradients]
+    return [tf.convert_to_tensor(gradient).numpy() for gradient in clipped]
+
+
+@pytest.fixture
+def values():
+    first, *others = arrays()
+    return [np.ones((4, 2), "float32"), first, *others]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_clips_each_in_its_place(values, compiled):
+    wide = [value.astype("float64") for value in values]
+    norm = np.sqrt(sum(np.sum(value**2) for value in wide))
+    clipped = clip(as_gradients(values), 0.5, compiled)
+    for found, value in zip(clipped, wide, strict=True):
+        assert found.shape == value.shape
+        tolerance = 2e-3 if found.dtype == np.float16 else 1e-6
+        np.testing.assert_allclose(found, value * (0.5 / norm), rtol=tolerance, atol=1e-7)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_passes_every_bit_where_nothing_is_clipped(values, compiled):
+    values[3] = np.full_like(values[3], 1e-41 if values[3].dtype == np.float32 else 1e-7)
+    for found, value in zip(clip(as_gradients(values), 1e9, compiled), values, strict=True):
+        assert found.dtype == value.dtype
+        assert found.tobytes() == value.tobytes()
+
+
+def test_shapes_that_are_not_known():
+    import tensorflow as tf
+
+    signature = [[tf.TensorSpec([None], tf.float32)] * 6]
+
+    @tf.function(input_signature=signature)
+    def clipped(gradients):
+        return keras_clip.clip_by_global_norm(gradients, 1.0)[0]
+
+    gradients = [np.full(size, 2.0, "float32") for size in (1, 2, 3, 4, 3, 3)]
+    for found, gradient in zip(clipped(gradients), gradients, strict=True):
+        np.testing.assert_allclose(found.numpy(), gradient / 8.0, rtol=1e-6)
