@@ -81,7 +81,7 @@ class History:
         # As the threshold itself for most: one conversion for both.
         limit = known if clipped_to is threshold else _as(dtype, clipped_to)
         skipped = ops.zeros_like(norm) if skip is None else ops.cast(skip, dtype)
-        row = ops.stack([norm, known, limit, skipped])
+        row = backend.stack([norm, known, limit, skipped])
         backend.write_row(self._rows, self._updates.value % self.size, row)
         backend.count_up(self._updates)
 

@@ -23,6 +23,7 @@ Each offers the same functions:
   bound and its negative; what is within stays bit for bit, as if there were no bound.
 - `write_row(variable, index, row)`: assigns a row of a variable, and no more than that row where
   the backend can.
+- `stack(scalars)`: scalars of one type as one vector, quickly.
 - `count_up(variable)`: adds 1 to a scalar integer variable.
 - `all_reduce(original, gradients, variables)`: the gradients, summed over replicas.
 - `replicas()`: how many replicas the strategy in use has.

@@ -282,6 +282,11 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
     variable.assign(_compiled_with_row(variable.value, index, row))
 
 
+def stack(scalars: Sequence[Tensor]) -> Tensor:
+    """Return them as one vector."""
+    return jnp.stack(list(scalars))
+
+
 def count_up(variable: Variable) -> None:
     """Assign the next number: arrays do not change."""
     variable.assign(variable.value + 1)

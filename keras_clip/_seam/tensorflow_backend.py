@@ -396,6 +396,11 @@ def _scatter_row(variable: Any, index: Tensor, row: Tensor) -> None:
     variable.scatter_nd_update(tf.reshape(index, [1, 1]), row[tf.newaxis])
 
 
+def stack(scalars: Sequence[Tensor]) -> Tensor:
+    """Return them as one vector."""
+    return tf.stack(list(scalars))
+
+
 def count_up(variable: Variable) -> None:
     """Assign as Keras does, which knows of replicas."""
     variable.assign(variable.value + 1)

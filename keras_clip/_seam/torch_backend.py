@@ -1,5 +1,6 @@
 """Norm and clip on torch."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -180,14 +181,13 @@ def _stacked_norm(norms: Sequence[Tensor]) -> Tensor:
 
 def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
     """Multiply by `max_norm / norm` where there is anything to clip."""
-    untouched = numerics.needs_no_clip(norm, max_norm)
-    first, second = numerics.two_factors(norm, max_norm)
     if not _decide_on_host(norm):
-        one = torch.ones_like(norm)
-        first, second = torch.where(untouched, one, first), torch.where(untouched, one, second)
-        return _multiplied(gradients, first, second)
-    if bool(untouched):
+        return _multiplied(gradients, *numerics.factors(norm, max_norm))
+    # In Python, as for a small model each operation on a tensor counts.
+    limit = float(max_norm.detach())
+    if float(norm.detach()) <= limit or math.isinf(limit):
         return list(gradients)
+    first, second = numerics.two_factors(norm, max_norm)
     if float(first) < 1.0:
         gradients = _multiplied(gradients, first)
     return _multiplied(gradients, second)
@@ -388,6 +388,11 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
     """Copy into the tensor, at a place that the host need not know."""
     with torch.no_grad():
         variable.value.index_copy_(0, index.reshape(1).long(), row[None])
+
+
+def stack(scalars: Sequence[Tensor]) -> Tensor:
+    """Without `keras.ops`, which first looks for what may be nested in the list."""
+    return torch.stack(list(scalars))
 
 
 def count_up(variable: Variable) -> None:
