@@ -82,8 +82,8 @@ test-newest: $(NEWEST)/.tests
 
 # What differs between Keras versions is the seam and what layers are: no arithmetic there, and
 # each law on a few optimizers.
-AT_THE_SEAM := tests/seam tests/laws tests/distribution tests/test_layouts.py \
-  tests/test_nonfinite.py tests/test_skip_above.py
+AT_THE_SEAM := tests/seam tests/laws tests/test_layouts.py tests/test_skip_above.py \
+  tests/distribution/test_mirrored_accumulation.py
 LEAN := not exhaustive and $(USUAL)
 test-oldest: $(OLDEST)/.tests
 	$(call test_on_all_backends,$(OLDEST),oldest,$(AT_THE_SEAM),$(LEAN),$(LEAN) and not any_backend)

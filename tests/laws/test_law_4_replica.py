@@ -66,6 +66,7 @@ def test_every_clipper_and_the_projection_of_weights(strategy):
     assert max(np.abs(weight).max() for weight in mirrored.get_weights()) == np.float32(0.7)
 
 
+@pytest.mark.exhaustive
 def test_the_builtin_clip_fails_where_ours_holds(strategy):
     """The defect in the README: each replica is clipped before the all-reduce."""
 
