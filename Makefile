@@ -88,9 +88,9 @@ LEAN := not exhaustive and $(USUAL)
 test-oldest: $(OLDEST)/.tests
 	$(call test_on_all_backends,$(OLDEST),oldest,$(AT_THE_SEAM),$(LEAN),$(LEAN) and not any_backend)
 
-# Longer than anybody waits for in `make test`: 20 kills a backend.
+# Longer than anybody waits for in `make test`: 20 kills on each backend that has such a test.
 endurance: $(NEWEST)/.tests
-	@for backend in tensorflow jax; do \
+	@for backend in $(BACKENDS); do \
 	  KERAS_CLIP_KILLS=20 KERAS_BACKEND=$$backend $(NEWEST)/bin/python -m pytest -q \
 	    tests -m endurance; \
 	done
