@@ -32,11 +32,11 @@ endef
 
 # $(call test_on_all_backends,ENVIRONMENT,WHICH KERAS,TESTS,MARKERS ON THE FIRST,ON THE OTHERS):
 # what is the same on every backend runs on the first of them. Files stay whole, as the tests of
-# some share what a child process found.
+# some share what a child process found; tests/conftest.py says which go first.
 define test_on_all_backends
 @for backend in $(BACKENDS); do \
   echo "== tests on $$backend, $(2) Keras"; \
-  KERAS_BACKEND=$$backend $(1)/bin/python -m pytest -n 2 --dist loadfile -q $(or $(ARGS),$(3)) \
+  KERAS_BACKEND=$$backend $(1)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q $(or $(ARGS),$(3)) \
     -m "$$(test $$backend = $(firstword $(BACKENDS)) && echo "$(4)" || echo "$(5)")"; \
 done
 endef
@@ -82,8 +82,8 @@ test-newest: $(NEWEST)/.tests
 
 # What differs between Keras versions is the seam and what layers are: no arithmetic there, and
 # each law on a few optimizers.
-AT_THE_SEAM := tests/seam tests/laws tests/test_layouts.py tests/test_skip_above.py \
-  tests/distribution/test_mirrored_accumulation.py
+AT_THE_SEAM := tests/seam tests/laws tests/contract tests/test_layouts.py tests/test_skip_above.py \
+  tests/test_nonfinite.py tests/test_sparse_gradients.py tests/distribution
 LEAN := not exhaustive and $(USUAL)
 test-oldest: $(OLDEST)/.tests
 	$(call test_on_all_backends,$(OLDEST),oldest,$(AT_THE_SEAM),$(LEAN),$(LEAN) and not any_backend)

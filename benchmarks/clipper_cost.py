@@ -30,6 +30,8 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "no wrapper": lambda: None,
     REFERENCE: lambda: clippers.ClipByGlobalNorm(1e-3),
     "ClipByGlobalNorm, nothing to clip": lambda: clippers.ClipByGlobalNorm(1e9),
+    "ClipByGlobalNorm, history_size=0": lambda: clippers.ClipByGlobalNorm(1e-3),
+    'ClipByGlobalNorm, nonfinite="skip"': lambda: clippers.ClipByGlobalNorm(1e-3),
     "ClipByGlobalNorm(norm_type=inf)": lambda: clippers.ClipByGlobalNorm(1e-5, float("inf")),
     "ClipByNorm": lambda: clippers.ClipByNorm(1e-3),
     "ClipByValue": lambda: clippers.ClipByValue(1e-6),
@@ -42,8 +44,14 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "ObserveOnly(ClipByGlobalNorm)": lambda: ObserveOnly("clip_by_global_norm"),
 }
 
+# What else the optimizer of a variant is made with.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ClipByGlobalNorm, history_size=0": {"history_size": 0},
+    'ClipByGlobalNorm, nonfinite="skip"': {"nonfinite": "skip"},
+}
 
-def make_model(clipper: Any) -> Any:
+
+def make_model(clipper: Any, **options: Any) -> Any:
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -54,7 +62,7 @@ def make_model(clipper: Any) -> Any:
         ]
     )
     inner = keras.optimizers.Adam(1e-4)
-    optimizer = inner if clipper is None else ClippedOptimizer(inner, clipper=clipper)
+    optimizer = inner if clipper is None else ClippedOptimizer(inner, clipper=clipper, **options)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=optimizer, loss=loss)
     return model
@@ -70,7 +78,7 @@ def measure(repetitions: int, steps: int) -> dict[str, dict[str, float]]:
     generator = np.random.default_rng(0)
     inputs = generator.normal(size=(steps * BATCH_SIZE, 256)).astype("float32")
     targets = generator.integers(0, 10, size=len(inputs))
-    models = {name: make_model(make()) for name, make in VARIANTS.items()}
+    models = {n: make_model(make(), **OPTIONS.get(n, {})) for n, make in VARIANTS.items()}
     print(f"{next(iter(models.values())).count_params():,} parameters")
     for model in models.values():
         seconds_per_step(model, inputs, targets)  # compiles

@@ -8,14 +8,17 @@ from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip._seam.strategies import asynchronous_strategy
-from keras_clip.clip_scale import clip_scale
+from keras_clip.clip_scale import clip_scale, measured_scale
 from keras_clip.clippers.hyperparameters import check_count
 from keras_clip.types import Tensor, Variable
 
 Record = dict[str, np.ndarray]
 
 # What a step writes; the rest is computed where it is read, on the host.
-_COLUMNS = ("grad_norm", "clip_threshold", "clipped_to", "skipped")
+_COLUMNS = ("grad_norm", "clip_threshold", "norm_after_clip", "kind")
+
+# The kind of a row is the sum of those that are so.
+_SKIPPED, _MEASURED = 1, 2
 
 # Of the variables, by which they are saved.
 NAMES = _ROWS, _UPDATES = "history", "history_updates"
@@ -65,23 +68,25 @@ class History:
         return [self._rows, self._updates] if self.is_kept else []
 
     def write(
-        self, norm: Tensor, threshold: Tensor | None, clipped_to: Tensor, skip: Tensor | None
+        self, norm: Tensor, threshold: Tensor | None, after: Tensor | None, skip: Tensor | None
     ) -> None:
         """Add the row of an update.
 
         Args:
             norm: global norm before clipping.
             threshold: of the global norm, or None where it has none.
-            clipped_to: what the norm was clipped to, if it was larger.
+            after: global norm after clipping, or None where that is `min(norm, threshold)`.
             skip: whether the update is not applied, or None if each is.
         """
         dtype = self._rows.dtype
         norm = _as(dtype, norm)
         known = norm * np.nan if threshold is None else _as(dtype, threshold)
-        # As the threshold itself for most: one conversion for both.
-        limit = known if clipped_to is threshold else _as(dtype, clipped_to)
-        skipped = ops.zeros_like(norm) if skip is None else ops.cast(skip, dtype)
-        row = backend.stack([norm, known, limit, skipped])
+        kind = ops.zeros_like(norm) if skip is None else ops.cast(skip, dtype)
+        if after is None:
+            row = [norm, known, known, kind]
+        else:
+            row = [norm, known, _as(dtype, after), kind + _MEASURED]
+        row = backend.stack(row)
         backend.write_row(self._rows, self._updates.value % self.size, row)
         backend.count_up(self._updates)
 
@@ -97,7 +102,7 @@ class History:
         steps = np.arange(max(0, updates - self.size), updates)
         rows = self._rows.numpy()[steps % self.size]
         # Of a smaller history that was loaded, older rows are missing.
-        is_known = ~np.isnan(rows[:, _COLUMNS.index("skipped")])
+        is_known = ~np.isnan(rows[:, _COLUMNS.index("kind")])
         return _columns(steps[is_known], rows[is_known])
 
     def save(self, store: Any) -> None:
@@ -125,11 +130,13 @@ def _as(dtype: str, number: Tensor) -> Tensor:
 
 
 def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
-    norm, threshold, clipped_to, skipped = rows.T.astype("float64")
+    norm, threshold, after, kind = rows.T.astype("float64")
+    skipped = kind % _MEASURED == _SKIPPED
+    scale = np.where(kind >= _MEASURED, measured_scale(norm, after), clip_scale(norm, after))
     return {
         "step": steps,
         "grad_norm": norm,
         "clip_threshold": threshold,
-        "clip_scale": np.where(skipped > 0, 0.0, clip_scale(norm, clipped_to)),
-        "skipped": skipped > 0,
+        "clip_scale": np.where(skipped, 0.0, scale),
+        "skipped": skipped,
     }

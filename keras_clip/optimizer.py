@@ -234,8 +234,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self._variable_norms.write(update, self.grad_norm.value, self._history.count)
         if self._history.is_kept:
             threshold = self.clipper.used_threshold(update)
-            clipped_to = self.clipper.norm_after_clip(update, clipped)
-            self._history.write(update.global_norm, threshold, clipped_to, skip)
+            after = self.clipper.norm_after_clip(update, clipped)
+            self._history.write(update.global_norm, threshold, after, skip)
 
     def _zeroed(self, update: Update) -> Update:
         is_update = is_update_step(self.inner_optimizer)

@@ -11,6 +11,10 @@ import pytest
 
 LOGICAL_DEVICES = 2
 
+# Files of minutes, most of them in processes of their own: started last, one would keep a single
+# test process busy while the others have nothing left.
+LONGEST = ("test_notebooks", "tests/distribution", "test_soak", "test_law_7", "test_law_4")
+
 
 def pytest_configure() -> None:
     """Fail at once where the tests would run on another backend than was asked for."""
@@ -31,6 +35,12 @@ def _split_processor_into_logical_devices() -> None:
 
     devices = [tf.config.LogicalDeviceConfiguration()] * LOGICAL_DEVICES
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what takes longest go first."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
 
 
 def pytest_collection_finish() -> None:

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_clip
+from keras_clip._seam import backend
+from keras_clip.arithmetic import norms_of_tensors
 from tests.reference import global_norm as reference
 from tests.support.gradient_stream import as_tensors, assert_close, assert_identical
 from tests.support.vector_files import load
@@ -259,3 +261,18 @@ def test_subnormal_entries_pass_bit_for_bit_where_nothing_is_clipped():
             np.array(keras.ops.convert_to_numpy(gradient)).view("uint32"),
             np.array([1e-40, 0.5], "float32").view("uint32"),
         )
+
+
+def test_norms_of_mixed_dtypes():
+    """One by one, as ClipByNorm takes them."""
+    arrays = [np.full(3, 2.0, "float32"), np.full(4, 3.0, "float64"), np.ones(2, "float16")]
+    found = norms_of_tensors([backend.as_gradient(array) for array in arrays])
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(found), [np.sqrt(12.0), 6.0, np.sqrt(2.0)], rtol=1e-6
+    )
+
+
+def test_norm_beside_an_empty_float64():
+    arrays = [np.full(4, 2.0, "float32"), np.zeros((0, 2), "float64")]
+    norm = keras_clip.global_norm([backend.as_gradient(array) for array in arrays])
+    assert float(norm) == 4.0

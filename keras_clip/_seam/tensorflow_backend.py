@@ -83,9 +83,9 @@ def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
 
 def _extreme_norm(operands: list[Tensor], dtype: str) -> Tensor:
     """Norm whose sum of squares is not ordinary; each operation takes time to trace."""
-    if dtype == "float64":
-        return numerics.rescaled_norm(operands)
-    # What float32 holds has a square in float64.
+    # What float32 holds has a square in float64, except on a TPU, whose programs XLA compiles.
+    if dtype == "float64" or _is_compiled_by_xla():
+        return tf.cast(numerics.rescaled_norm(operands), dtype)
     halves = [tf.nn.l2_loss(tf.cast(operand, tf.float64)) for operand in operands]
     return tf.cast(tf.sqrt(2.0 * tf.add_n(halves)), dtype)
 

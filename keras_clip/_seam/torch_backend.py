@@ -387,12 +387,13 @@ def _clamped(value: Tensor, bound: Tensor) -> Tensor:
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
     """Copy into the tensor, at a place that the host need not know."""
     with torch.no_grad():
-        variable.value.index_copy_(0, index.reshape(1).long(), row[None])
+        rows = variable.value
+        rows.index_copy_(0, index.reshape(1).long(), _on(rows.device, row)[None])
 
 
 def stack(scalars: Sequence[Tensor]) -> Tensor:
     """Without `keras.ops`, which first looks for what may be nested in the list."""
-    return torch.stack(list(scalars))
+    return torch.stack([_on(scalars[0].device, scalar) for scalar in scalars])
 
 
 def count_up(variable: Variable) -> None:

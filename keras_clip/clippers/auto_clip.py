@@ -104,10 +104,8 @@ class AutoClip(Clipper):
         del update
         return self.threshold.value
 
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
-        """Return what a larger norm was clipped to, without measuring it."""
-        del update, clipped
-        return self.threshold.value
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> None:
+        """Return None, as the threshold tells it."""
 
     def get_config(self) -> dict[str, Any]:
         """Return `percentile` as it stands now, and `history_size`."""

@@ -72,10 +72,9 @@ class ClipByGlobalNorm(Clipper):
         """Return `max_norm`, if it is one of the Euclidean norm."""
         return update.evaluate(self.max_norm) if self.norm_type == 2.0 else None
 
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
-        """Return what a larger norm is clipped to, without measuring it."""
-        threshold = self.used_threshold(update)
-        return super().norm_after_clip(update, clipped) if threshold is None else threshold
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor | None:
+        """Return None, as the threshold tells it, if it is one of the Euclidean norm."""
+        return None if self.norm_type == 2.0 else super().norm_after_clip(update, clipped)
 
     def get_config(self) -> dict[str, Any]:
         """Return `max_norm` as it stands now, and `norm_type`."""

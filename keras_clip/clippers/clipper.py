@@ -97,11 +97,11 @@ class Clipper(abc.ABC):
         del update
         return None
 
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
+    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor | None:
         """Return the global norm of what `clip` has just made of `update`, for the record.
 
-        Measured, unless a clipper knows it. It may be the threshold as well, if that is what a
-        larger norm is clipped to: the record takes the smaller of it and the norm before.
+        Measured, unless a clipper knows it. None says that it is the smaller of the norm before
+        and `used_threshold`, and costs nothing.
         """
         del update
         return norm_of_tensors(clipped)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_clip.arithmetic import scale_to_norm
+from keras_clip.arithmetic import norm_scaled_to, scale_to_norm
 from keras_clip.clippers import running_moments
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_choice, check_count, check_finite, check_flag
@@ -180,9 +180,9 @@ class ZClip(Clipper):
         return self.bound.value
 
     def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
-        """Return what a larger norm was clipped to, without measuring it."""
-        del update, clipped
-        return self.threshold.value
+        """Return `min(norm, threshold)`, without measuring it."""
+        del clipped
+        return norm_scaled_to(update.global_norm, self.threshold.value)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, thresholds as they stand now."""

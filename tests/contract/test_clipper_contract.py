@@ -238,6 +238,25 @@ def test_state_moves_with_updates_only(clipper_class):
     assert_close(values(accumulating.clipper.variables), values(once.clipper.variables))
 
 
+class Signs(keras_clip.Clipper):
+    """Makes small gradients longer, and infinite ones finite."""
+
+    def clip(self, update):
+        return [keras.ops.sign(gradient) for gradient in update.gradients]
+
+
+def test_tells_what_was_made_longer_or_finite():
+    optimizer = ClippedOptimizer("sgd", clipper=Signs())
+    small, infinite = ([g.copy() for g in gradient_stream(1)[0]] for _ in range(2))
+    infinite[0].flat[0] = np.inf
+    small = [gradient * 1e-6 for gradient in small]
+    apply_all(optimizer, make_variables(), [small, infinite])
+    entries = sum(np.count_nonzero(gradient) for gradient in small)
+    scale = optimizer.history["clip_scale"]
+    assert scale[0] == pytest.approx(np.sqrt(entries) / reference.global_norm(small), rel=1e-5)
+    assert scale[1] == 0.0
+
+
 # `fit` compiles a model anew for each clipper: one that has all of them goes through them all.
 @pytest.mark.parametrize(
     "make_clipper",

@@ -9,13 +9,9 @@ from tests.support.gradient_stream import assert_close, assert_identical
 from tests.support.mirrored import copies, mirrored_strategy, train
 from tests.support.models import data, make_model
 
-pytestmark = [
-    # On the oldest Keras the tests of accumulation stand for these.
-    pytest.mark.exhaustive,
-    pytest.mark.skipif(
-        keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
+)
 
 ONE_DEVICE = None
 # In the second half of the second batch: on the second of two replicas.
@@ -45,7 +41,7 @@ def scaled(**options):
     return keras.optimizers.LossScaleOptimizer(clipped(**options), initial_scale=64.0)
 
 
-@pytest.mark.parametrize("accumulate", [None, 2])
+@pytest.mark.parametrize("accumulate", [None, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_skip(strategy, targets, accumulate):
     def make():
         return clipped(nonfinite="skip", accumulate=accumulate)
@@ -59,6 +55,7 @@ def test_skip(strategy, targets, accumulate):
         assert_identical(*([copy] for copy in copies(variable)))
 
 
+@pytest.mark.exhaustive
 def test_zero(strategy, targets):
     def make():
         return clipped(nonfinite="zero")
@@ -68,6 +65,7 @@ def test_zero(strategy, targets):
     assert int(mirrored.optimizer.zeroed_steps.numpy()) == 4
 
 
+@pytest.mark.exhaustive
 def test_raise(strategy, targets):
     import tensorflow as tf
 
@@ -86,6 +84,7 @@ def test_loss_scale_is_lowered_and_nothing_else_changes(strategy, targets):
     assert float(mirrored.optimizer.dynamic_scale.numpy()) == 64.0 / 2**4
 
 
+@pytest.mark.exhaustive
 def test_loss_scale_around_a_wrapper_that_is_built(strategy):
     with strategy.scope():
         variables = make_model().trainable_variables
@@ -96,6 +95,7 @@ def test_loss_scale_around_a_wrapper_that_is_built(strategy):
     assert type(outer.check_finite).__name__ == "_OnEveryReplica"
 
 
+@pytest.mark.exhaustive
 def test_loss_scale_of_keras_alone_lets_the_nan_through(strategy, targets):
     """The defect in the README: it asks the first replica only."""
 
@@ -106,6 +106,7 @@ def test_loss_scale_of_keras_alone_lets_the_nan_through(strategy, targets):
     assert any(np.isnan(weight).any() for weight in mirrored.get_weights())
 
 
+@pytest.mark.exhaustive
 def test_mixed_float16_compiles_to_the_same(strategy, targets):
     """`compile` puts the LossScaleOptimizer around by itself."""
     keras.config.set_dtype_policy("mixed_float16")

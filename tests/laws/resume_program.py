@@ -123,7 +123,9 @@ def never_stopped(case, folder):
     storage = storage_for(case, folder)
     model = storage.start()
     train(model)
+    before = digest(model)
     storage.save(model)
+    assert digest(model) == before
     train(model)
     return digest(model)
 

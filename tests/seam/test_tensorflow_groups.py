@@ -30,11 +30,16 @@ def as_gradients(values):
     return [slices, *(tf.constant(value) for value in values[1:])]
 
 
-def clip(gradients, max_norm, compiled):
+HOW = ["eager", "graph", "xla"]
+
+
+def clip(gradients, max_norm, how):
     import tensorflow as tf
 
     function = keras_clip.clip_by_global_norm
-    clipped, _ = (tf.function(function) if compiled else function)(gradients, max_norm)
+    if how != "eager":
+        function = tf.function(function, jit_compile=how == "xla")
+    clipped, _ = function(gradients, max_norm)
     assert [type(c) for c in clipped] == [type(g) for g in gradients]
     return [tf.convert_to_tensor(gradient).numpy() for gradient in clipped]
 
@@ -45,21 +50,37 @@ def values():
     return [np.ones((4, 2), "float32"), first, *others]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_clips_each_in_its_place(values, compiled):
+def test_few_are_left():
+    from keras_clip._seam.tensorflow_groups import Groups
+
+    gradients = as_gradients(arrays())
+    assert len(gradients) == 18
+    # Three stacks; the slices, and the three that nothing is like.
+    assert len(Groups(gradients, may_stack=True).joined(gradients)) in (6, 7)
+    assert len(Groups(gradients, may_stack=False).joined(gradients)) == 18
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("scale, max_norm", [(1.0, 0.5), (1e35, 1e-4), (1e-30, 1e-31)])
+def test_clips_each_in_its_place(values, scale, max_norm, how):
+    # float16 holds neither: as it is, or nothing.
+    values = [v * v.dtype.type(scale if v.dtype == np.float32 else scale >= 1) for v in values]
     wide = [value.astype("float64") for value in values]
     norm = np.sqrt(sum(np.sum(value**2) for value in wide))
-    clipped = clip(as_gradients(values), 0.5, compiled)
+    clipped = clip(as_gradients(values), max_norm, how)
     for found, value in zip(clipped, wide, strict=True):
         assert found.shape == value.shape
         tolerance = 2e-3 if found.dtype == np.float16 else 1e-6
-        np.testing.assert_allclose(found, value * (0.5 / norm), rtol=tolerance, atol=1e-7)
+        expected = value * min(1.0, max_norm / norm)
+        # float16 ends at 6e-8.
+        smallest = 1e-7 if found.dtype == np.float16 else 1e-7 * max_norm
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=smallest)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_passes_every_bit_where_nothing_is_clipped(values, compiled):
+@pytest.mark.parametrize("how", HOW)
+def test_passes_every_bit_where_nothing_is_clipped(values, how):
     values[3] = np.full_like(values[3], 1e-41 if values[3].dtype == np.float32 else 1e-7)
-    for found, value in zip(clip(as_gradients(values), 1e9, compiled), values, strict=True):
+    for found, value in zip(clip(as_gradients(values), 1e9, how), values, strict=True):
         assert found.dtype == value.dtype
         assert found.tobytes() == value.tobytes()
 
