@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_clip import numerics
 from keras_clip._seam import host_errors
 from keras_clip._seam.tensorflow_groups import Groups
+from keras_clip._seam.tensorflow_pieces import half_sum_of_squares
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
@@ -71,9 +72,7 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
 
 def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
     operands = _groups(operands).joined(operands)
-    # l2_loss reads each tensor once and keeps no square of it; it returns half the sum.
-    halves = [tf.nn.l2_loss(tf.cast(operand, dtype)) for operand in operands]
-    sum_of_squares = 2.0 * tf.add_n(halves)
+    sum_of_squares = 2.0 * tf.add_n(_half_sums(operands, dtype))
     return tf.cond(
         numerics.is_ordinary(sum_of_squares),
         lambda: tf.sqrt(sum_of_squares),
@@ -86,8 +85,14 @@ def _extreme_norm(operands: list[Tensor], dtype: str) -> Tensor:
     # What float32 holds has a square in float64, except on a TPU, whose programs XLA compiles.
     if dtype == "float64" or _is_compiled_by_xla():
         return tf.cast(numerics.rescaled_norm(operands), dtype)
-    halves = [tf.nn.l2_loss(tf.cast(operand, tf.float64)) for operand in operands]
+    halves = _half_sums(operands, "float64")
     return tf.cast(tf.sqrt(2.0 * tf.add_n(halves)), dtype)
+
+
+def _half_sums(operands: Sequence[Tensor], dtype: str) -> list[Tensor]:
+    # XLA divides the work by itself.
+    may_cut = not _is_compiled_by_xla()
+    return [half_sum_of_squares(tf.cast(operand, dtype), may_cut) for operand in operands]
 
 
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
@@ -96,7 +101,7 @@ def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
 
 
 def _norms(operands: list[Tensor], dtype: str) -> Tensor:
-    sums_of_squares = 2.0 * tf.stack([tf.nn.l2_loss(tf.cast(o, dtype)) for o in operands])
+    sums_of_squares = 2.0 * tf.stack(_half_sums(operands, dtype))
     return tf.cond(
         tf.reduce_all(numerics.is_ordinary(sums_of_squares)),
         lambda: tf.sqrt(sums_of_squares),
