@@ -103,7 +103,7 @@ def clip_by_global_norm(
 def norm_of_tensors(gradients: Gradients, norm_type: float = 2.0) -> Tensor:
     """`global_norm` of gradients that are known to be tensors; or another p-norm."""
     operands = [backend.norm_operand(gradient) for gradient in gradients]
-    dtype = numerics.accumulation_dtype(_dtype(operand) for operand in operands)
+    dtype = numerics.accumulation_dtype(operands)
     nonempty = [operand for operand in operands if not _is_known_to_be_empty(operand)]
     if not nonempty:
         return ops.zeros((), dtype=dtype)
@@ -115,7 +115,7 @@ def norm_of_tensors(gradients: Gradients, norm_type: float = 2.0) -> Tensor:
 def norms_of_tensors(gradients: Gradients) -> Tensor:
     """Return the norm of each gradient by itself, as one vector."""
     operands = [backend.norm_operand(gradient) for gradient in gradients]
-    dtype = numerics.accumulation_dtype(_dtype(operand) for operand in operands)
+    dtype = numerics.accumulation_dtype(operands)
     empty = [_is_known_to_be_empty(operand) for operand in operands]
     if not all(empty):
         nonempty = [o for o, is_empty in zip(operands, empty, strict=True) if not is_empty]
@@ -188,7 +188,7 @@ def as_gradients(gradients: Any) -> list[Gradient]:
 def _is_known_to_be_empty(tensor: Tensor) -> bool:
     # In a TensorFlow graph the rank itself may be unknown; then the shape has no length.
     try:
-        return 0 in tuple(tensor.shape)
+        return 0 in tensor.shape
     except ValueError:
         return False
 

@@ -31,9 +31,12 @@ def scalar(number: float, dtype: str) -> Tensor:
     return ops.zeros((), dtype=dtype) + number
 
 
-def accumulation_dtype(dtypes: Iterable[str]) -> str:
+def accumulation_dtype(tensors: Iterable[Tensor]) -> str:
     """Hazard: half precision overflows at 256 squared, and dtypes may mix."""
-    return "float64" if "float64" in dtypes else "float32"
+    # Distinct ones first: Keras takes a microsecond for the name of one.
+    dtypes = {tensor.dtype for tensor in tensors}
+    names = map(keras.backend.standardize_dtype, dtypes)
+    return "float64" if "float64" in names else "float32"
 
 
 def is_half(tensor: Tensor) -> bool:
@@ -56,7 +59,7 @@ def rescaled_norm(
     Costs a second pass over the gradients: only for sums that are not ordinary. `settled` may
     keep a compiler from mixing what is computed of each with what is computed of all.
     """
-    dtype = accumulation_dtype(keras.backend.standardize_dtype(v.dtype) for v in values)
+    dtype = accumulation_dtype(values)
     wide = [ops.cast(v, dtype) for v in values]
     largest = ops.max(settled(ops.stack([_largest_magnitude(v) for v in wide])))
     divisor = usable_divisor(largest)
@@ -80,7 +83,7 @@ def rescaled_unit_norms(value: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
     """`(sum |x| ** p) ** (1 / p)` over all entries, or `max |x|` for p infinity."""
-    dtype = accumulation_dtype(keras.backend.standardize_dtype(v.dtype) for v in values)
+    dtype = accumulation_dtype(values)
     wide = [ops.cast(v, dtype) for v in values]
     largest = ops.max(ops.stack([_largest_magnitude(v) for v in wide]))
     if math.isinf(p):

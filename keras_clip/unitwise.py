@@ -90,9 +90,7 @@ def _pair(gradient: Gradient, weight: Tensor, axes: Axes) -> _Pair:
             rows = backend.norm_operand(gradient)
         else:
             weight = ops.take(weight, indices, axis=0)
-    dtype = numerics.accumulation_dtype(
-        keras.backend.standardize_dtype(tensor.dtype) for tensor in (rows, weight)
-    )
+    dtype = numerics.accumulation_dtype((rows, weight))
     return _Pair(ops.cast(rows, dtype), ops.cast(weight, dtype), axes)
 
 

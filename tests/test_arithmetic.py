@@ -170,6 +170,19 @@ def test_large_tensors_lose_no_digits(size):
     assert float(norm) == pytest.approx(reference.global_norm([gradient, gradient[:7]]), rel=1e-6)
 
 
+@pytest.mark.parametrize("magnitude", [1e-30, 1.0, 1e30])
+def test_small_and_large_tensors_at_every_magnitude(magnitude):
+    generator = np.random.default_rng(0)
+    gradients = [
+        (magnitude * generator.normal(size=size)).astype("float32")
+        for size in [(2,), (64, 64), (64, 65), (3, 5), (100_000,), ()]
+    ]
+    # Half precision holds no more than that.
+    gradients.insert(1, np.float16([min(magnitude, 1.0), 0.0]))
+    norm = keras_clip.global_norm(as_tensors(gradients))
+    assert float(norm) == pytest.approx(reference.global_norm(gradients), rel=1e-6)
+
+
 def test_a_norm_that_float32_cannot_hold_is_infinite():
     assert float(keras_clip.global_norm(as_tensors([np.float32([3e38, 3e38])]))) == math.inf
 

@@ -22,6 +22,9 @@ UPDATES_ON_MICRO_STEPS = True
 # Entries of a vector that are copied beside those of others rather than added up first.
 _LARGEST_JOINED = 2**16
 
+# Entries of an array that goes into one vector with others where a norm is extreme.
+_LARGEST_FLATTENED = 2**12
+
 # Nothing is recorded: JAX differentiates functions.
 no_gradients = nullcontext
 
@@ -52,21 +55,37 @@ def norm_operand(gradient: Gradient) -> Tensor:
 def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
     """Square root of the sum of squares, rescaled only where squares leave the range."""
     # Of a sharded variable only the last of all sums may be exchanged: one number.
-    is_sharded = keras.distribution.distribution() is not None
-    return _compiled_global_norm(list(operands), dtype, _sum if is_sharded else _sums)
+    may_join = keras.distribution.distribution() is None
+    return _compiled_global_norm(list(operands), dtype, may_join)
 
 
-def _global_norm(operands: list[Tensor], dtype: str, sums_of: Callable[[Tensor], Tensor]) -> Tensor:
+def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
     # To the end by itself, each sum would take a kernel or two more, most of them for nothing:
     # on an accelerator they are many and tiny. XLA takes the sums apart again if it may.
+    sums_of = _sums if may_join else _sum
     sums = jnp.concatenate([sums_of(jnp.square(operand.astype(dtype))) for operand in operands])
     sum_of_squares = jnp.sum(jax.lax.optimization_barrier(sums))
     return jax.lax.cond(
         numerics.is_ordinary(sum_of_squares),
         lambda: jnp.sqrt(sum_of_squares),
-        # Left to itself, XLA takes minutes over a thousand gradients.
-        lambda: numerics.rescaled_norm(_kept_in_branch(operands), jax.lax.optimization_barrier),
+        lambda: _extreme_norm(operands, dtype, may_join),
     )
+
+
+def _extreme_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
+    operands = _kept_in_branch(operands)
+    if may_join:
+        operands = _small_ones_joined(operands, dtype)
+    # Left to itself, XLA takes minutes over a thousand gradients.
+    return numerics.rescaled_norm(operands, jax.lax.optimization_barrier)
+
+
+def _small_ones_joined(operands: list[Tensor], dtype: str) -> list[Tensor]:
+    # A branch takes time by the number of its kernels even where it is not taken: with a thousand
+    # small gradients a millisecond of five.
+    small = [o.astype(dtype).reshape(-1) for o in operands if o.size <= _LARGEST_FLATTENED]
+    large = [operand for operand in operands if operand.size > _LARGEST_FLATTENED]
+    return [jnp.concatenate(small), *large] if small else large
 
 
 def _sums(values: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from keras_clip._seam.torch_shards import (
     is_sharded,
     map_shards,
     refuse_sharded,
+    sharded_types,
     whole,
     with_norms_for_shards,
 )
@@ -38,6 +39,8 @@ _SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
 
 
 _HALF = (torch.float16, torch.bfloat16)
+
+_Kind = tuple[torch.device, torch.dtype]
 
 # torch counts them for the sake of automatic differentiation.
 _writes = attrgetter("_version")
@@ -205,27 +208,25 @@ def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> l
 def _multiplied(gradients: Gradients, *factors: Tensor) -> list[Gradient]:
     """Multiply all dense tensors of one kind in one call a factor, the others one by one."""
     products = list(gradients)
-    together = []
-    for position, gradient in enumerate(gradients):
-        if gradient.is_sparse or gradient.dtype in _HALF or is_sharded(gradient):
-            products[position] = _multiplied_alone(gradient, factors)
-        else:
-            together.append(position)
-    for (device, dtype), positions in _by_kind(together, gradients).items():
+    for kind, positions in _by_kind(gradients).items():
         scaled = [gradients[position] for position in positions]
-        for factor in factors:
-            scaled = torch._foreach_mul(scaled, factor.to(device, dtype))
+        if kind is None or kind[1] in _HALF:
+            scaled = [_multiplied_alone(gradient, factors) for gradient in scaled]
+        else:
+            for factor in factors:
+                scaled = torch._foreach_mul(scaled, factor.to(*kind))
         for position, product in zip(positions, scaled, strict=True):
             products[position] = product
     return products
 
 
-def _by_kind(
-    positions: Sequence[int], tensors: Sequence[Tensor]
-) -> dict[tuple[torch.device, torch.dtype], list[int]]:
-    kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for position in positions:
-        kind = tensors[position].device, tensors[position].dtype
+def _by_kind(tensors: Sequence[Tensor]) -> dict[_Kind | None, list[int]]:
+    """Positions of the tensors that one call handles; by None, of sparse and sharded ones."""
+    kinds: dict[_Kind | None, list[int]] = {}
+    sharded = sharded_types()
+    for position, tensor in enumerate(tensors):
+        is_alone = tensor.is_sparse or isinstance(tensor, sharded)
+        kind = None if is_alone else (tensor.device, tensor.dtype)
         kinds.setdefault(kind, []).append(position)
     return kinds
 
@@ -329,10 +330,16 @@ def run_unless(
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Copy all dense tensors of one kind in one call."""
-    copies = [t.clone() if is_sharded(t) else torch.empty_like(t) for t in tensors]
-    together = [i for i, tensor in enumerate(tensors) if not is_sharded(tensor)]
-    for positions in _by_kind(together, tensors).values():
-        torch._foreach_copy_([copies[p] for p in positions], [tensors[p] for p in positions])
+    copies = list(tensors)
+    for kind, positions in _by_kind(tensors).items():
+        originals = [tensors[position] for position in positions]
+        if kind is None:
+            made = [tensor.clone() for tensor in originals]
+        else:
+            made = [torch.empty_like(tensor) for tensor in originals]
+            torch._foreach_copy_(made, originals)
+        for position, copy in zip(positions, made, strict=True):
+            copies[position] = copy
     return copies
 
 

@@ -13,8 +13,13 @@ _MODULE = "torch.distributed.tensor"
 
 def is_sharded(tensor: Any) -> bool:
     """Whether it is a DTensor."""
+    return isinstance(tensor, sharded_types())
+
+
+def sharded_types() -> tuple[type, ...]:
+    """DTensor if there can be any; to be asked once for a list of tensors."""
     module = sys.modules.get(_MODULE)
-    return module is not None and isinstance(tensor, module.DTensor)
+    return () if module is None else (module.DTensor,)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -51,8 +56,9 @@ def with_norms_for_shards(
     """
     plain = list(operands)
     groups: dict[Any, list[int]] = {}
+    sharded = sharded_types()
     for position, operand in enumerate(operands):
-        if is_sharded(operand):
+        if isinstance(operand, sharded):
             plain[position] = _summed(operand)
             key = (plain[position].device_mesh, _split_dimensions(plain[position]))
             groups.setdefault(key, []).append(position)

@@ -208,8 +208,7 @@ class Clipper(abc.ABC):
 
     def build_for(self, variables: Sequence[Variable]) -> None:
         """Run `build` where it may add variables. Called by `ClippedOptimizer`."""
-        dtypes = (keras.backend.standardize_dtype(variable.dtype) for variable in variables)
-        self._dtype = numerics.accumulation_dtype(dtypes)
+        self._dtype = numerics.accumulation_dtype(variables)
         self._variables = []
         for held in held_thresholds(self).values():
             held.build(self)
