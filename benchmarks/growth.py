@@ -40,7 +40,7 @@ GRID = {
     },
     "smoke": {"parameters": [100, 1000], "variables": [1, 2], "replicas": [1, 2]},
 }
-SECONDS = {"full": 15.0, "quick": 1.0, "smoke": 0.0}
+SECONDS = {"full": 8.0, "quick": 1.0, "smoke": 0.0}
 _VARIABLES = 10
 _PARAMETERS = {"full": 10**6, "quick": 10**5, "smoke": 1000}
 

@@ -126,14 +126,8 @@ def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[
 
 def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
     first, second = numerics.two_factors(norm, max_norm)
-    # A select would be fused into the update, where XLA rounds otherwise than without it:
-    # Adam then differs from the bare one in the last bit of an idle step.
-    scaled: list[Gradient] = jax.lax.cond(
-        numerics.needs_no_clip(norm, max_norm),
-        lambda: gradients,
-        lambda: [_scaled(gradient, first, second) for gradient in gradients],
-    )
-    return scaled
+    idle = numerics.needs_no_clip(norm, max_norm)
+    return _scaled_unless(idle, gradients, [first] * len(gradients), [second] * len(gradients))
 
 
 def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
@@ -143,12 +137,48 @@ def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> l
 
 def _scale_each_to_norm(gradients: list[Gradient], norms: Tensor, limits: Tensor) -> list[Gradient]:
     first, second = numerics.factors(norms, limits)
-    scaled: list[Gradient] = jax.lax.cond(
-        jnp.all(numerics.needs_no_clip(norms, limits)),
-        lambda: gradients,
-        lambda: [_scaled(g, first[i], second[i]) for i, g in enumerate(gradients)],
+    idle = jnp.all(numerics.needs_no_clip(norms, limits))
+    return _scaled_unless(idle, gradients, list(first), list(second))
+
+
+def _scaled_unless(
+    idle: Tensor, gradients: list[Gradient], first: list[Tensor], second: list[Tensor]
+) -> list[Gradient]:
+    """Return `gradients`, every bit of them, where `idle`, else times both factors.
+
+    Neither is fused into the update: XLA would round there otherwise than without a clip, so
+    that Adam differs from the bare one in the last bit of an idle step.
+    """
+    # An accelerator's loop waits for the host to read its condition.
+    choose = _differentiable_loop if jax.default_backend() == "cpu" else _scaled_in_branch
+    return choose(idle, gradients, first, second)
+
+
+def _scaled_in_branch(
+    idle: Tensor, gradients: list[Gradient], first: list[Tensor], second: list[Tensor]
+) -> list[Gradient]:
+    chosen: list[Gradient] = jax.lax.cond(
+        idle, lambda: gradients, lambda: list(map(_scaled, gradients, first, second))
     )
-    return scaled
+    return chosen
+
+
+def _scaled_in_loop(
+    idle: Tensor, gradients: list[Gradient], first: list[Tensor], second: list[Tensor]
+) -> list[Gradient]:
+    """Scale in a loop of one turn or none: in place, where a branch copies all that it returns."""
+
+    def scaled(state: tuple[Tensor, list[Gradient]]) -> tuple[Tensor, list[Gradient]]:
+        return jnp.ones_like(idle), list(map(_scaled, state[1], first, second))
+
+    chosen: list[Gradient]
+    _, chosen = jax.lax.while_loop(lambda state: ~state[0], scaled, (idle, gradients))
+    return chosen
+
+
+# A loop has no derivative in reverse; a branch with the same result has.
+_differentiable_loop = jax.custom_jvp(_scaled_in_loop)
+_differentiable_loop.defjvp(partial(jax.jvp, _scaled_in_branch))
 
 
 def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:
