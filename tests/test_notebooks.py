@@ -13,13 +13,22 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # The longest takes half a minute on two idle cores, and several times that on busy ones.
 LONGEST_CELL_SECONDS = 300
 
+# What these two do is done by other tests too; each takes a minute.
+LONGEST = ("02_exploding_gradients", "04_scaling_out")
+
 # Slow, and most of them choose their backend themselves.
-pytestmark = [
-    pytest.mark.any_backend,
-    pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem),
-]
+pytestmark = pytest.mark.any_backend
+
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.endurance] * (path.stem in LONGEST), id=path.stem)
+        for path in NOTEBOOKS
+    ],
+)
 def test_runs_in_jupyter(path):
     """On the backend that it chooses itself, else on that of the tests."""
     import nbclient
@@ -31,6 +40,7 @@ def test_runs_in_jupyter(path):
     assert "image/png" in last_outputs(notebook)
 
 
+@each
 def test_committed_with_outputs(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -41,6 +51,7 @@ def test_committed_with_outputs(path):
     assert kinds <= {"stdout", "display_data"}
 
 
+@each
 def test_outputs_name_no_path_of_a_machine(path):
     notebook = nbformat.read(path, as_version=4)
     texts = [

@@ -149,8 +149,7 @@ def _scaled_unless(
     Neither is fused into the update: XLA would round there otherwise than without a clip, so
     that Adam differs from the bare one in the last bit of an idle step.
     """
-    # An accelerator's loop waits for the host to read its condition.
-    choose = _differentiable_loop if jax.default_backend() == "cpu" else _scaled_in_branch
+    choose = _differentiable_loop if _loops_are_cheap() else _scaled_in_branch
     return choose(idle, gradients, first, second)
 
 
@@ -166,19 +165,32 @@ def _scaled_in_branch(
 def _scaled_in_loop(
     idle: Tensor, gradients: list[Gradient], first: list[Tensor], second: list[Tensor]
 ) -> list[Gradient]:
-    """Scale in a loop of one turn or none: in place, where a branch copies all that it returns."""
-
-    def scaled(state: tuple[Tensor, list[Gradient]]) -> tuple[Tensor, list[Gradient]]:
-        return jnp.ones_like(idle), list(map(_scaled, state[1], first, second))
-
-    chosen: list[Gradient]
-    _, chosen = jax.lax.while_loop(lambda state: ~state[0], scaled, (idle, gradients))
-    return chosen
+    return _once_if(~idle, lambda values: list(map(_scaled, values, first, second)), gradients)
 
 
 # A loop has no derivative in reverse; a branch with the same result has.
 _differentiable_loop = jax.custom_jvp(_scaled_in_loop)
 _differentiable_loop.defjvp(partial(jax.jvp, _scaled_in_branch))
+
+
+def _once_if(
+    condition: Tensor, function: Callable[[list[Any]], list[Any]], values: list[Any]
+) -> list[Any]:
+    """Return `function(values)` or, where `condition` is false, `values`.
+
+    By a loop of one turn or none, which XLA runs in place: a branch copies all that it returns.
+    """
+
+    def turn(state: tuple[Tensor, list[Any]]) -> tuple[Tensor, list[Any]]:
+        return jnp.zeros_like(state[0]), function(state[1])
+
+    result: list[Any] = jax.lax.while_loop(lambda state: state[0], turn, (condition, values))[1]
+    return result
+
+
+def _loops_are_cheap() -> bool:
+    # An accelerator's loop waits for the host to read its condition, more than once.
+    return bool(jax.default_backend() == "cpu")
 
 
 def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:
@@ -285,8 +297,12 @@ def run_unless(
         return run
 
     values = [variable.value for variable in variables]
-    branches = [stateless(partial(run, *arguments)) for run in (otherwise, body)]
-    for variable, value in zip(variables, jax.lax.cond(condition, *branches, values), strict=True):
+    instead, usual = (stateless(partial(run, *arguments)) for run in (otherwise, body))
+    if _loops_are_cheap():
+        values = _once_if(~condition, usual, _once_if(condition, instead, values))
+    else:
+        values = jax.lax.cond(condition, instead, usual, values)
+    for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 
 
@@ -306,7 +322,7 @@ def raise_where(
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
-    """Assign what is cut off, where anything is: see `_scale_to_norm`."""
+    """Assign what is cut off, where anything is: see `_once_if`."""
     clamped = _compiled_clamped([variable.value for variable in variables], list(bounds))
     for variable, value in zip(variables, clamped, strict=True):
         variable.assign(value)
@@ -315,11 +331,13 @@ def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
 def _clamped(values: list[Tensor], bounds: list[Tensor]) -> list[Tensor]:
     pairs = list(zip(values, bounds, strict=True))
     outside = jnp.stack([jnp.any(jnp.abs(value) > bound) for value, bound in pairs])
-    clamped: list[Tensor] = jax.lax.cond(
-        jnp.any(outside),
-        lambda: [numerics.clamped(value, bound) for value, bound in pairs],
-        lambda: values,
-    )
+
+    def clamp_all(values: list[Tensor]) -> list[Tensor]:
+        return [numerics.clamped(value, bound) for value, bound in zip(values, bounds, strict=True)]
+
+    if _loops_are_cheap():
+        return _once_if(jnp.any(outside), clamp_all, values)
+    clamped: list[Tensor] = jax.lax.cond(jnp.any(outside), clamp_all, lambda values: values, values)
     return clamped
 
 
