@@ -80,10 +80,11 @@ USUAL := not matrix and not endurance
 test-newest: $(NEWEST)/.tests
 	$(call test_on_all_backends,$(NEWEST),newest,,$(USUAL),$(USUAL) and not any_backend)
 
-# What differs between Keras versions is the seam and what layers are: no arithmetic there, and
-# each law on a few optimizers.
+# What differs between Keras versions is the seam and what layers are: no arithmetic there, each
+# law on a few optimizers, and of several devices what counts micro-batches as Keras does.
 AT_THE_SEAM := tests/seam tests/laws tests/contract tests/test_layouts.py tests/test_skip_above.py \
-  tests/test_nonfinite.py tests/test_sparse_gradients.py tests/distribution
+  tests/test_nonfinite.py tests/test_sparse_gradients.py \
+  tests/distribution/test_mirrored_accumulation.py
 LEAN := not exhaustive and $(USUAL)
 test-oldest: $(OLDEST)/.tests
 	$(call test_on_all_backends,$(OLDEST),oldest,$(AT_THE_SEAM),$(LEAN),$(LEAN) and not any_backend)

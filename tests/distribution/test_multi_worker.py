@@ -10,17 +10,14 @@ from tests.distribution import cases, children
 from tests.distribution.batches import difference
 
 pytestmark = [
-    # On the oldest Keras law 4 and the other tests of MirroredStrategy stand for these.
-    pytest.mark.exhaustive,
+    # Two processes a case: in `make test` the tests of MirroredStrategy stand for these.
+    pytest.mark.endurance,
     pytest.mark.skipif(
         keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
     ),
 ]
 
 PROGRAM = "tests.distribution.worker_program"
-OTHERS = [name for name in cases.OWN_LOOPS if name != "adam_family"]
-# Each case takes two processes; the one with all clippers stands for the others in `make test`.
-CASES = ["adam_family", *(pytest.param(n, marks=pytest.mark.endurance) for n in OTHERS)]
 
 
 def two_workers(*words):
@@ -29,11 +26,11 @@ def two_workers(*words):
 
 @pytest.fixture(scope="module")
 def workers():
-    """What each of two workers found, of what `make test` runs."""
+    """What each of two workers found, of what most tests look at."""
     return two_workers("adam_family", "bare", "skipping")
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=cases.OWN_LOOPS)
 def compared(request, workers):
     """A case, with what two workers and what one device found."""
     from tests.distribution.own_loop import one_device_run
@@ -80,13 +77,11 @@ def test_what_only_the_second_worker_sees_is_skipped_by_both(workers):
     assert np.isfinite(np.concatenate([np.ravel(w) for w in first["weights"]])).all()
 
 
-@pytest.mark.endurance
 def test_fit_runs_as_far_as_it_does_without_the_wrapper():
     for worker in two_workers("fit"):
         assert (worker["fit"]["clipped"] is None) == (worker["fit"]["bare"] is None)
 
 
-@pytest.mark.endurance
 def test_a_killed_worker_changes_nothing(workers, tmp_path):
     """Both start again from the latest checkpoint, as collectives need all workers."""
     words = ("checkpointed", str(tmp_path))

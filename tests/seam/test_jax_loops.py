@@ -1,4 +1,4 @@
-"""On a processor JAX clips in a loop of one turn or none, elsewhere in a branch: nobody can tell."""
+"""On a processor JAX clips in a loop of one turn or none, elsewhere in a branch: the same."""
 
 import keras
 import numpy as np
