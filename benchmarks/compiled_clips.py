@@ -1,4 +1,8 @@
-"""The clip alone on JAX: each one jitted function, gradients in, gradients out."""
+"""The clip alone on JAX: each one jitted function, gradients in, gradients out.
+
+The functions may overwrite the gradients that they are given, which is all that a training step
+does with its own.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +40,10 @@ class Clips:
             result, number = jax.block_until_ready(program(gradients, *constants))
             return result, float(number)
 
-        return Variant(self.sets.__getitem__, run)
+        def prepare(index: int) -> list[Any]:
+            return jax.block_until_ready([jnp.array(gradient) for gradient in self.sets[index]])
+
+        return Variant(prepare, run)
 
     def by_peer(self, gradients: list[Any], limit: Any) -> list[Any]:
         clip = optax.clip_by_global_norm(limit)
@@ -44,13 +51,14 @@ class Clips:
 
 
 def _program(function: Callable[..., Any]) -> Any:
-    @jax.jit
     def program(gradients: list[Any], *limit: Any) -> Any:
         result = function(gradients, *limit)
         last = result[-1] if isinstance(result, list) else result
         return result, jnp.ravel(last)[0]
 
-    return program
+    # A number takes no memory that it could take over.
+    gives_gradients = function not in (safe_norm, unsafe_norm)
+    return jax.jit(program, donate_argnums=0 if gives_gradients else ())
 
 
 def by_keras(limit: float) -> Callable[[list[Any]], list[Any]]:
@@ -62,13 +70,9 @@ def by_keras_clip(gradients: list[Any], limit: Any) -> list[Any]:
 
 
 def without_safety(gradients: list[Any], limit: Any) -> list[Any]:
-    """Clip where there is something to clip, by a norm that overflows."""
-    norm = optax.tree.norm(gradients)
-    return jax.lax.cond(
-        norm <= limit,
-        lambda: gradients,
-        lambda: [gradient * (limit / norm) for gradient in gradients],
-    )
+    """Clip by a norm that overflows, and all by one factor, which may be 1."""
+    factor = jnp.minimum(1.0, limit / optax.tree.norm(gradients))
+    return [gradient * factor for gradient in gradients]
 
 
 def safe_norm(gradients: list[Any]) -> Any:

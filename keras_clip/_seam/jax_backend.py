@@ -121,35 +121,44 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
 
 def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
     """Multiply by `max_norm / norm` where there is anything to clip."""
-    return list(_compiled_scale_to_norm(list(gradients), norm, max_norm))
+    return list(_compiled_scale_to_norm(list(gradients), norm, max_norm, _loop_pays(norm)))
 
 
-def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+def _scale_to_norm(
+    gradients: list[Gradient], norm: Tensor, max_norm: Tensor, in_loop: bool
+) -> list[Gradient]:
     first, second = numerics.two_factors(norm, max_norm)
-    idle = numerics.needs_no_clip(norm, max_norm)
-    return _scaled_unless(idle, gradients, [first] * len(gradients), [second] * len(gradients))
+    factors = [first] * len(gradients), [second] * len(gradients)
+    return _scaled_unless(numerics.needs_no_clip(norm, max_norm), gradients, *factors, in_loop)
 
 
 def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
     """Multiply each by `limit / norm` where there is anything to clip at all."""
-    return list(_compiled_scale_each_to_norm(list(gradients), norms, limits))
+    scale = _compiled_scale_each_to_norm
+    return list(scale(list(gradients), norms, limits, _loop_pays(norms)))
 
 
-def _scale_each_to_norm(gradients: list[Gradient], norms: Tensor, limits: Tensor) -> list[Gradient]:
+def _scale_each_to_norm(
+    gradients: list[Gradient], norms: Tensor, limits: Tensor, in_loop: bool
+) -> list[Gradient]:
     first, second = numerics.factors(norms, limits)
     idle = jnp.all(numerics.needs_no_clip(norms, limits))
-    return _scaled_unless(idle, gradients, list(first), list(second))
+    return _scaled_unless(idle, gradients, list(first), list(second), in_loop)
 
 
 def _scaled_unless(
-    idle: Tensor, gradients: list[Gradient], first: list[Tensor], second: list[Tensor]
+    idle: Tensor,
+    gradients: list[Gradient],
+    first: list[Tensor],
+    second: list[Tensor],
+    in_loop: bool,
 ) -> list[Gradient]:
     """Return `gradients`, every bit of them, where `idle`, else times both factors.
 
     Neither is fused into the update: XLA would round there otherwise than without a clip, so
     that Adam differs from the bare one in the last bit of an idle step.
     """
-    choose = _differentiable_loop if _loops_are_cheap() else _scaled_in_branch
+    choose = _differentiable_loop if in_loop else _scaled_in_branch
     return choose(idle, gradients, first, second)
 
 
@@ -188,9 +197,11 @@ def _once_if(
     return result
 
 
-def _loops_are_cheap() -> bool:
-    # An accelerator's loop waits for the host to read its condition, more than once.
-    return bool(jax.default_backend() == "cpu")
+def _loop_pays(tensor: Tensor) -> bool:
+    """Whether what is computed with `tensor` is better left to a loop than to a branch."""
+    # What a program is called with it may not overwrite. An accelerator's loop waits for the host
+    # to read its condition, more than once.
+    return isinstance(tensor, jax.core.Tracer) and jax.default_backend() == "cpu"
 
 
 def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:
@@ -222,8 +233,8 @@ def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Grad
 # compile its two branches again, a quarter of a second a step.
 _compiled_global_norm = jax.jit(_global_norm, static_argnums=(1, 2))
 _compiled_norms = jax.jit(_norms, static_argnums=1)
-_compiled_scale_to_norm = jax.jit(_scale_to_norm)
-_compiled_scale_each_to_norm = jax.jit(_scale_each_to_norm)
+_compiled_scale_to_norm = jax.jit(_scale_to_norm, static_argnums=3)
+_compiled_scale_each_to_norm = jax.jit(_scale_each_to_norm, static_argnums=3)
 
 
 def compiled(function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
@@ -298,7 +309,7 @@ def run_unless(
 
     values = [variable.value for variable in variables]
     instead, usual = (stateless(partial(run, *arguments)) for run in (otherwise, body))
-    if _loops_are_cheap():
+    if _loop_pays(condition):
         values = _once_if(~condition, usual, _once_if(condition, instead, values))
     else:
         values = jax.lax.cond(condition, instead, usual, values)
@@ -323,25 +334,26 @@ def raise_where(
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
     """Assign what is cut off, where anything is: see `_once_if`."""
-    clamped = _compiled_clamped([variable.value for variable in variables], list(bounds))
+    values = [variable.value for variable in variables]
+    clamped = _compiled_clamped(values, list(bounds), _loop_pays(values[0]))
     for variable, value in zip(variables, clamped, strict=True):
         variable.assign(value)
 
 
-def _clamped(values: list[Tensor], bounds: list[Tensor]) -> list[Tensor]:
+def _clamped(values: list[Tensor], bounds: list[Tensor], in_loop: bool) -> list[Tensor]:
     pairs = list(zip(values, bounds, strict=True))
     outside = jnp.stack([jnp.any(jnp.abs(value) > bound) for value, bound in pairs])
 
     def clamp_all(values: list[Tensor]) -> list[Tensor]:
         return [numerics.clamped(value, bound) for value, bound in zip(values, bounds, strict=True)]
 
-    if _loops_are_cheap():
+    if in_loop:
         return _once_if(jnp.any(outside), clamp_all, values)
     clamped: list[Tensor] = jax.lax.cond(jnp.any(outside), clamp_all, lambda values: values, values)
     return clamped
 
 
-_compiled_clamped = jax.jit(_clamped)
+_compiled_clamped = jax.jit(_clamped, static_argnums=2)
 
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
