@@ -45,6 +45,32 @@ def clip_alone(results: dict[str, Any]) -> list[str]:
     return table(head, body)
 
 
+OVERVIEW = {
+    "kernel": "one of 33.5 million entries",
+    "transformer": "a transformer of 24 million",
+    "300 kernels": "300 of 316 x 316",
+    "1,000 kernels": "1,000 of 32 x 32",
+}
+
+
+def overview(results: dict[str, Any]) -> list[str]:
+    """Medians alone, to Keras's clip; a row for each set of gradients."""
+    named = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
+    head = ["gradients"]
+    for backend in results:
+        head += [f"{named[backend]}, idle", "clipping"]
+    body = []
+    for name, words in OVERVIEW.items():
+        cells = [words]
+        for result in results.values():
+            measured = result["sets"][name]["measured"]
+            for state in STATES:
+                ratio = measured[f"keras_clip: {state}"]["ratios"][f"Keras: {state}"]
+                cells.append(f"{ratio['median']:.2f}")
+        body.append(cells)
+    return table(head, body)
+
+
 def gradients(name: str, own: dict[str, Any]) -> str:
     return f"{name}: {own['parameters']:,} in {own['variables']:,}"
 

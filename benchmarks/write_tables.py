@@ -80,6 +80,8 @@ def main() -> None:
     replace(FOLDER / "README.md", "digits", every_run(runs))
     replace(FOLDER / "README.md", "cost", every_cost(cost))
     write_costs(FOLDER / "README.md", FOLDER / "results")
+    alone = cost_tables.load(FOLDER / "results", "clip_cost")
+    replace(README, "costs", cost_tables.overview(alone))
     matrix = training_matrix.load()
     replace(PAGES / "distributed-training.md", "matrix", training_matrix.table(matrix))
     replace(PAGES / "distributed-training.md", "matrix notes", training_matrix.notes(matrix))
