@@ -93,23 +93,26 @@ def safety(results: dict[str, Any]) -> list[str]:
 
 
 def whole_steps(folder: Path) -> list[str]:
-    """Ratios to a step without clipping; a column for each model, on a processor."""
+    """Ratios to a step without clipping, on a processor; a row for each way to clip."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("step_cost_*_cpu_*.json"))]
     body = []
     for result in found:
         loop = "fit" if result["fit"] else "own loop"
         label = ", ".join([result["backend"], result["model"], result["optimizer"], loop])
-        for name, own in result["measured"].items():
-            ratios = {key: own[f"ratio{end}"] for key, end in ENDS.items()}
-            body.append([label, name, f"{own['milliseconds']:.2f} ms", spread3(ratios)])
-    return table(["step", "variant", "time", "to no clipping"], body)
+        measured = result["measured"]
+        bare = f"{measured['no clipping']['milliseconds']:.1f} ms"
+        body.append([label, "no clipping", bare, _ratio(measured["no clipping, again"])])
+        clips = dict.fromkeys(name.partition(": ")[0] for name in measured if ": " in name)
+        for clip in clips:
+            body.append([label, clip, *(_ratio(measured[f"{clip}: {state}"]) for state in STATES)])
+    return table(["step", "variant", *STATES], body)
+
+
+def _ratio(own: dict[str, float]) -> str:
+    return spread({key: own[f"ratio{end}"] for key, end in ENDS.items()})
 
 
 ENDS = {"median": "", "lower": "_lower_quartile", "upper": "_upper_quartile"}
-
-
-def spread3(own: dict[str, float]) -> str:
-    return f"{own['median']:.3f} ({own['lower']:.3f} to {own['upper']:.3f})"
 
 
 def eager_updates(results: dict[str, Any]) -> list[str]:
