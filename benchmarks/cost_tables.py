@@ -132,7 +132,8 @@ def start(results: dict[str, Any]) -> list[str]:
         for what, variants in result["measured"].items():
             first = next(iter(variants.values()))["median"]
             for variant, own in variants.items():
-                number = f"{own['median']:.3g} {result['units'][what]}"
+                unit = result["units"][what]
+                number = f"{own['median']:{',.0f' if unit == 'MiB' else '.2g'}} {unit}"
                 ratio = f"{own['median'] / first:.2f}" if len(variants) > 1 else ""
                 body.append([backend, what, variant, number, ratio])
     return table(["backend", "what", "variant", "median", "to the first"], body)

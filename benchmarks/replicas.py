@@ -21,7 +21,9 @@ def split_processor(count: int) -> None:
 
 def variants(replicas: int, shapes: list[tuple[int, ...]]) -> dict[str, Variant]:
     """Return updates of variables of the shapes that clip and one that does not."""
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    devices = [f"CPU:{i}" for i in range(replicas)]
+    # Collectives keep their number of replicas for the life of a process; this does not.
+    strategy = tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
     makers: dict[str, Callable[[], Any]] = {
         "no clipping": _sgd,
         "Keras, global_clipnorm": lambda: _sgd(global_clipnorm=_LIMIT),
