@@ -44,6 +44,20 @@ def test_scales_where_there_is_something_to_clip(max_norm):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-37)
 
 
+def differentiates_barriers():
+    """The norm has some, and early versions of JAX know no derivative of them."""
+    if keras.config.backend() != "jax":
+        return False
+    import jax
+
+    try:
+        jax.grad(jax.lax.optimization_barrier)(1.0)
+    except NotImplementedError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not differentiates_barriers(), reason="this JAX differentiates no barrier")
 @pytest.mark.usefixtures("_way")
 @pytest.mark.parametrize("max_norm", [2.5, 50.0])
 def test_is_differentiated_in_reverse(max_norm):
