@@ -42,7 +42,7 @@ def make_variants(backend: Any, own: GradientSet) -> dict[str, Variant]:
     for words, limit in LIMITS.items():
         limit *= own.scale
         made[f"{LIMIT}: {words}"] = limits[words]
-        made[f"{OURS}: {words}"] = clips.variant(backend.by_keras_clip, limit)
+        made[f"{OURS}: {words}"] = clips.variant(clips.by_keras_clip, limit)
         made[f"{KERAS}: {words}"] = clips.variant(backend.by_keras(limit))
         made[f"{PEER}: {words}"] = clips.variant(clips.by_peer, limit)
         made[f"{UNSAFE}: {words}"] = clips.variant(backend.without_safety, limit)

@@ -45,6 +45,9 @@ class Clips:
 
         return Variant(prepare, run)
 
+    def by_keras_clip(self, gradients: list[Any], limit: Any) -> list[Any]:
+        return keras_clip.clip_by_global_norm(gradients, limit)[0]
+
     def by_peer(self, gradients: list[Any], limit: Any) -> list[Any]:
         clip = optax.clip_by_global_norm(limit)
         return clip.update(gradients, clip.init(gradients))[0]
@@ -63,10 +66,6 @@ def _program(function: Callable[..., Any]) -> Any:
 
 def by_keras(limit: float) -> Callable[[list[Any]], list[Any]]:
     return keras.optimizers.SGD(global_clipnorm=limit)._clip_gradients
-
-
-def by_keras_clip(gradients: list[Any], limit: Any) -> list[Any]:
-    return keras_clip.clip_by_global_norm(gradients, limit)[0]
 
 
 def without_safety(gradients: list[Any], limit: Any) -> list[Any]:

@@ -8,6 +8,7 @@ import torch
 
 import keras_clip
 from benchmarks.interleaved import Variant
+from keras_clip import Update
 
 PEER = "torch.nn.utils.clip_grad_norm_"
 SPARSE = False
@@ -17,7 +18,7 @@ class Clips:
     """Gradients of some steps, and calls to clip them.
 
     Nothing is compiled. The gradients are written anew every time, as by a backward pass,
-    because the peer overwrites them.
+    because the peer overwrites them, and so does keras_clip what torch keeps at variables.
 
     Args:
         sets: for each step a list of NumPy arrays.
@@ -26,7 +27,9 @@ class Clips:
     def __init__(self, sets: list[list[Any]]) -> None:
         self.sets = [[torch.from_numpy(gradient.copy()) for gradient in own] for own in sets]
         self.gradients = [torch.empty_like(gradient) for gradient in self.sets[0]]
-        self.parameters = [torch.empty_like(gradient) for gradient in self.sets[0]]
+        self.variables = [keras.Variable(torch.zeros_like(g), dtype=g.dtype) for g in self.sets[0]]
+        self.parameters = [variable.value for variable in self.variables]
+        self.step = torch.tensor(0)
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
 
@@ -46,6 +49,11 @@ class Clips:
 
         return Variant(prepare, run)
 
+    def by_keras_clip(self, gradients: list[Any], limit: Any) -> list[Any]:
+        """Clip as an optimizer does in `fit`."""
+        update = Update(gradients, self.variables, self.step, may_overwrite=True)
+        return update.scaled_to_norm(update.global_norm, limit)
+
     def by_peer(self, gradients: list[Any], limit: Any) -> list[Any]:
         """Clip in place."""
         torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
@@ -56,16 +64,13 @@ def by_keras(limit: float) -> Callable[[list[Any]], list[Any]]:
     return keras.optimizers.SGD(global_clipnorm=limit)._clip_gradients
 
 
-def by_keras_clip(gradients: list[Any], limit: Any) -> list[Any]:
-    return keras_clip.clip_by_global_norm(gradients, limit)[0]
-
-
 def without_safety(gradients: list[Any], limit: Any) -> list[Any]:
     """Clip where there is something to clip, by a norm added up in float32."""
     norm = unsafe_norm(gradients)
     if norm <= limit:
         return gradients
-    return list(torch._foreach_mul(gradients, limit / norm))
+    torch._foreach_mul_(gradients, limit / norm)
+    return gradients
 
 
 def safe_norm(gradients: list[Any]) -> Any:

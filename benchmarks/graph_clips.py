@@ -41,6 +41,9 @@ class Clips:
 
         return Variant(flat.__getitem__, run)
 
+    def by_keras_clip(self, gradients: list[Any], limit: Any) -> list[Any]:
+        return keras_clip.clip_by_global_norm(gradients, limit)[0]
+
     def by_peer(self, gradients: list[Any], limit: Any) -> list[Any]:
         return list(tf.clip_by_global_norm(gradients, limit)[0])
 
@@ -63,10 +66,6 @@ def _as_tensor(gradient: Any) -> Any:
 
 def by_keras(limit: float) -> Callable[[list[Any]], list[Any]]:
     return keras.optimizers.SGD(global_clipnorm=limit)._clip_gradients
-
-
-def by_keras_clip(gradients: list[Any], limit: Any) -> list[Any]:
-    return keras_clip.clip_by_global_norm(gradients, limit)[0]
 
 
 def without_safety(gradients: list[Any], limit: Any) -> list[Any]:

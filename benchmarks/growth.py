@@ -56,7 +56,7 @@ def clip_variants(backend: Any, shapes: list[tuple[int, ...]]) -> dict[str, Vari
     made = {}
     for words, limit in clip_cost.LIMITS.items():
         made[f"{clip_cost.LIMIT}: {words}"] = limits[words]
-        made[f"{clip_cost.OURS}: {words}"] = clips.variant(backend.by_keras_clip, limit)
+        made[f"{clip_cost.OURS}: {words}"] = clips.variant(clips.by_keras_clip, limit)
         made[f"{clip_cost.KERAS}: {words}"] = clips.variant(backend.by_keras(limit))
         made[f"{clip_cost.PEER}: {words}"] = clips.variant(clips.by_peer, limit)
     return made

@@ -10,7 +10,7 @@ from keras import ops
 from keras_clip import numerics
 from keras_clip._seam import backend
 from keras_clip.thresholds import check_number, is_number
-from keras_clip.types import Gradient, Gradients, Tensor
+from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 
 def global_norm(gradients: Gradients) -> Tensor:
@@ -127,14 +127,23 @@ def norms_of_tensors(gradients: Gradients) -> Tensor:
     return ops.stack([zero if is_empty else next(known) for is_empty in empty])
 
 
-def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: float | Tensor) -> list[Gradient]:
-    """Clip gradients whose global norm is known to be `norm`."""
+def scale_to_norm(
+    gradients: Gradients,
+    norm: Tensor,
+    max_norm: float | Tensor,
+    overwritable: Sequence[Variable] = (),
+) -> list[Gradient]:
+    """Clip gradients whose global norm is known to be `norm`.
+
+    If `overwritable` are their variables, what torch keeps as a variable's `.grad` may be
+    scaled where it is.
+    """
     if not gradients or (is_number(max_norm) and max_norm == math.inf):
         return list(gradients)
     threshold = _as_scalar(max_norm, _dtype(norm))
     # Not `ops.maximum`, which on torch computes in float32 whatever it is given.
     threshold = ops.where(threshold < 0, ops.zeros_like(threshold), threshold)
-    scaled: list[Gradient] = backend.scale_to_norm(gradients, norm, threshold)
+    scaled: list[Gradient] = backend.scale_to_norm(gradients, norm, threshold, overwritable)
     return scaled
 
 
@@ -156,14 +165,16 @@ def global_norm_scaled_to(global_norm: Tensor, norms: Tensor, limits: Tensor) ->
     return ops.where(ops.any(scaled != norms), combined, global_norm)
 
 
-def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
+def scale_each_to_norm(
+    gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable] = ()
+) -> list[Gradient]:
     """Clip each gradient by itself: `g_i * min(1, limits_i / norms_i)`, vectors both."""
     if not gradients:
         return []
     limits = ops.cast(limits, _dtype(norms))
     limits = ops.where(limits < 0, ops.zeros_like(limits), limits)
     scaled: list[Gradient] = backend.scale_each_to_norm(
-        gradients, norms, ops.broadcast_to(limits, (len(gradients),))
+        gradients, norms, ops.broadcast_to(limits, (len(gradients),)), overwritable
     )
     return scaled
 

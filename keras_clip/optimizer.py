@@ -216,7 +216,12 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self, gradients: list[Gradient], variables: list[Variable]
     ) -> tuple[list[Gradient], Tensor | None]:
         """Run the clipper on whole-batch gradients; say whether to skip their update instead."""
-        update = Update(gradients, variables, update_count(self.inner_optimizer))
+        update = Update(
+            gradients,
+            variables,
+            update_count(self.inner_optimizer),
+            may_overwrite=self.clipper.may_overwrite and not self._skipping.names_gradients,
+        )
         if self.nonfinite == "zero":
             update = self._zeroed(update)
         # No state of any clipper recovers from a NaN that has entered it.
@@ -224,6 +229,8 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         skip = self._skip(update)
         if skip is not None:
             learns = ops.logical_and(learns, ops.logical_not(skip))
+        # Before the clip, which may overwrite the gradients.
+        self._variable_norms.write(update, self.grad_norm.value, self._history.count)
         with kept_where(learns, self.clipper.state):
             clipped = self.clipper.clip(update)
             self._record(update, clipped, skip)
@@ -231,7 +238,6 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         return clipped, skip
 
     def _record(self, update: Update, clipped: list[Gradient], skip: Tensor | None) -> None:
-        self._variable_norms.write(update, self.grad_norm.value, self._history.count)
         if self._history.is_kept:
             threshold = self.clipper.used_threshold(update)
             after = self.clipper.norm_after_clip(update, clipped)

@@ -64,6 +64,11 @@ class Skipping:
         self.nonfinite_variables = add((len(self._paths),), "nonfinite_variables")
 
     @property
+    def names_gradients(self) -> bool:
+        """Whether `on_skip` looks for those that are not finite."""
+        return self._limit is not None
+
+    @property
     def _limit(self) -> int | None:
         return 0 if self.nonfinite == "raise" else self.max_consecutive_skips
 
@@ -98,7 +103,7 @@ class Skipping:
 
     def on_skip(self, gradients: list[Gradient], variables: list[Variable]) -> None:
         """Note which gradients are not finite, and raise if that can be done from here."""
-        if self._limit is None:
+        if not self.names_gradients:
             return
         flags = [ops.zeros((), "int32")] * len(self._paths)
         for flag, variable in zip(flags_of_nonfinite(gradients), variables, strict=True):

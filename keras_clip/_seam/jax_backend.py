@@ -119,8 +119,11 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
     )
 
 
-def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+def scale_to_norm(
+    gradients: Gradients, norm: Tensor, max_norm: Tensor, overwritable: Sequence[Variable]
+) -> list[Gradient]:
     """Multiply by `max_norm / norm` where there is anything to clip."""
+    del overwritable
     return list(_compiled_scale_to_norm(list(gradients), norm, max_norm, _loop_pays(norm)))
 
 
@@ -132,8 +135,11 @@ def _scale_to_norm(
     return _scaled_unless(numerics.needs_no_clip(norm, max_norm), gradients, *factors, in_loop)
 
 
-def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
+def scale_each_to_norm(
+    gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable]
+) -> list[Gradient]:
     """Multiply each by `limit / norm` where there is anything to clip at all."""
+    del overwritable
     scale = _compiled_scale_each_to_norm
     return list(scale(list(gradients), norms, limits, _loop_pays(norms)))
 

@@ -44,6 +44,12 @@ PRIVATE_TENSORFLOW_NAMES: dict[str, str] = {
 }
 
 
+# Of variables on torch. Without it gradients are clipped as well, but not in place.
+PRIVATE_TORCH_NAMES: dict[str, str] = {
+    "_value": "the tensor that torch keeps the gradient at; the public `value` takes longer to "
+    "look for scopes than a small gradient takes to clip",
+}
+
 # Of TensorFlow's own graphs.
 PRIVATE_GRAPH_NAMES: dict[str, str] = {
     "_get_control_flow_context": "tells whether XLA compiles a graph, where no error can be raised",
@@ -118,6 +124,13 @@ def keras_variables(optimizer: Optimizer, variables: list[Variable]) -> list[Var
     """Return the variables the optimizer was built with, for native ones of the backend."""
     known = optimizer._trainable_variables
     return [known[optimizer._get_variable_index(variable)] for variable in variables]
+
+
+def grad_of(variable: Variable) -> Tensor | None:
+    """Return what torch keeps as a variable's `.grad`."""
+    tensor: Tensor = getattr(variable, "_value", None)
+    # torch warns of anybody who asks for the `.grad` of what is no leaf.
+    return tensor.grad if getattr(tensor, "is_leaf", False) else None
 
 
 def owner_of(optimizer: Optimizer) -> str | None:

@@ -109,8 +109,11 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
     )
 
 
-def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+def scale_to_norm(
+    gradients: Gradients, norm: Tensor, max_norm: Tensor, overwritable: Sequence[Variable]
+) -> list[Gradient]:
     """Multiply by `max_norm / norm` where there is anything to clip."""
+    del overwritable
     scale = _compiled_if_eager(_scale_to_norm, _compiled_scale_to_norm)
     return list(scale(list(gradients), norm, max_norm))
 
@@ -150,8 +153,11 @@ def _scaled_in_two(gradients: list[Gradient], first: Tensor, second: Tensor) -> 
     return _cast_like(scaled, gradients)
 
 
-def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
+def scale_each_to_norm(
+    gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable]
+) -> list[Gradient]:
     """Multiply each by `limit / norm` where there is anything to clip at all."""
+    del overwritable
     scale = _compiled_if_eager(_scale_each_to_norm, _compiled_scale_each_to_norm)
     return list(scale(list(gradients), norms, limits))
 

@@ -13,6 +13,7 @@ from keras import ops
 from keras_clip import numerics
 from keras_clip._seam import host_errors
 from keras_clip._seam.sparse import NO_SPARSE
+from keras_clip._seam.torch_kept_gradients import are_kept_by
 from keras_clip._seam.torch_shards import (
     is_sharded,
     map_shards,
@@ -182,42 +183,62 @@ def _stacked_norm(norms: Sequence[Tensor]) -> Tensor:
     )
 
 
-def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+def scale_to_norm(
+    gradients: Gradients, norm: Tensor, max_norm: Tensor, overwritable: Sequence[Variable]
+) -> list[Gradient]:
     """Multiply by `max_norm / norm` where there is anything to clip."""
     if not _decide_on_host(norm):
-        return _multiplied(gradients, *numerics.factors(norm, max_norm))
+        factors = numerics.factors(norm, max_norm)
+        return _multiplied(gradients, *factors, in_place=are_kept_by(overwritable, gradients))
     # In Python, as for a small model each operation on a tensor counts.
-    limit = float(max_norm.detach())
-    if float(norm.detach()) <= limit or math.isinf(limit):
+    limit, known_norm = float(max_norm.detach()), float(norm.detach())
+    if known_norm <= limit or math.isinf(limit):
         return list(gradients)
+    # Where the norm is not finite all would become NaN, and nobody could find the one it was.
+    in_place = math.isfinite(known_norm) and are_kept_by(overwritable, gradients)
     first, second = numerics.two_factors(norm, max_norm)
     if float(first) < 1.0:
-        gradients = _multiplied(gradients, first)
-    return _multiplied(gradients, second)
+        gradients = _multiplied(gradients, first, in_place=in_place)
+    return _multiplied(gradients, second, in_place=in_place)
 
 
-def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
+def scale_each_to_norm(
+    gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable]
+) -> list[Gradient]:
     """Multiply each by `limit / norm` where there is anything to clip at all."""
     untouched = numerics.needs_no_clip(norms, limits)
     if _decide_on_host(norms) and bool(untouched.all()):
         return list(gradients)
+    in_place = are_kept_by(overwritable, gradients)
     first, second = numerics.factors(norms, limits)
-    return [_multiplied([g], first[i], second[i])[0] for i, g in enumerate(gradients)]
+    return [
+        _multiplied([gradient], first[place], second[place], in_place=in_place)[0]
+        for place, gradient in enumerate(gradients)
+    ]
 
 
-def _multiplied(gradients: Gradients, *factors: Tensor) -> list[Gradient]:
-    """Multiply all dense tensors of one kind in one call a factor, the others one by one."""
+def _multiplied(gradients: Gradients, *factors: Tensor, in_place: bool) -> list[Gradient]:
+    """Multiply all dense tensors of one kind in one call a factor, the others one by one.
+
+    Those in 16 bits are multiplied in 32 and never in place.
+    """
     products = list(gradients)
+    multiply = _multiply_in_place if in_place else torch._foreach_mul
     for kind, positions in _by_kind(gradients).items():
         scaled = [gradients[position] for position in positions]
         if kind is None or kind[1] in _HALF:
             scaled = [_multiplied_alone(gradient, factors) for gradient in scaled]
         else:
             for factor in factors:
-                scaled = torch._foreach_mul(scaled, factor.to(*kind))
+                scaled = multiply(scaled, factor.to(*kind))
         for position, product in zip(positions, scaled, strict=True):
             products[position] = product
     return products
+
+
+def _multiply_in_place(tensors: list[Tensor], factor: Tensor) -> list[Tensor]:
+    torch._foreach_mul_(tensors, factor)
+    return tensors
 
 
 def _by_kind(tensors: Sequence[Tensor]) -> dict[_Kind | None, list[int]]:

@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam.constants import constant
-from keras_clip.arithmetic import scale_each_to_norm
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_count, check_finite
 from keras_clip.clippers.update import Update
@@ -67,6 +66,7 @@ class AdaGC(Clipper):
         >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=clipper)
     """
 
+    _is_done_with_gradients = True
     clip_ratio = Threshold()
     max_norm = Threshold()
 
@@ -104,9 +104,7 @@ class AdaGC(Clipper):
         later, later_gamma = self._after_warm_up(norms, gamma, update)
         self._keep(places, ops.where(is_warming_up, first_gamma, later_gamma))
         self.count.assign(ops.where(is_warming_up, self.count.value + 1, self.count.value))
-        return scale_each_to_norm(
-            update.gradients, update.norms, ops.where(is_warming_up, first, later)
-        )
+        return update.scaled_each_to_norm(ops.where(is_warming_up, first, later))
 
     def _in_warm_up(self, norms: Tensor, gamma: Tensor, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norms to scale to, and the gammas that follow."""

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_clip.arithmetic import scale_to_norm
 from keras_clip.clippers import sorted_window
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_count
@@ -56,6 +55,7 @@ class AutoClip(Clipper):
         >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=clipper)
     """
 
+    _is_done_with_gradients = True
     percentile = Threshold(maximum=100.0)
 
     def __init__(self, percentile: ThresholdValue = 10.0, history_size: int = 10_000) -> None:
@@ -77,7 +77,7 @@ class AutoClip(Clipper):
         self._remember(ops.cast(update.global_norm, self.dtype))
         threshold = self._percentile_of_history(update)
         self.threshold.assign(threshold)
-        return scale_to_norm(update.gradients, update.global_norm, threshold)
+        return update.scaled_to_norm(update.global_norm, threshold)
 
     def _remember(self, norm: Tensor) -> None:
         norms = self.norms.value

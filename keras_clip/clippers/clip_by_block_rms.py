@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam.constants import constant
-from keras_clip.arithmetic import global_norm_scaled_to, scale_each_to_norm
+from keras_clip.arithmetic import global_norm_scaled_to
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold
@@ -42,6 +42,7 @@ class ClipByBlockRMS(Clipper):
         >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=clipper)
     """
 
+    _is_done_with_gradients = True
     threshold = Threshold()
 
     def __init__(self, threshold: ThresholdValue = 1.0) -> None:
@@ -49,7 +50,7 @@ class ClipByBlockRMS(Clipper):
 
     def clip(self, update: Update) -> list[Gradient]:
         """Clip by the norm that a gradient of this root mean square has."""
-        return scale_each_to_norm(update.gradients, update.norms, self._limits(update))
+        return update.scaled_each_to_norm(self._limits(update))
 
     def _limits(self, update: Update) -> Tensor:
         roots = [math.sqrt(math.prod(variable.shape)) for variable in update.variables]

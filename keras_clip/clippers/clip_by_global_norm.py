@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_clip.arithmetic import norm_of_tensors, scale_to_norm
+from keras_clip.arithmetic import norm_of_tensors
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold, check_number
@@ -46,6 +46,7 @@ class ClipByGlobalNorm(Clipper):
         >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=clipper)
     """
 
+    _is_done_with_gradients = True
     max_norm = Threshold(note=" (float('inf') observes without clipping)")
 
     def __init__(self, max_norm: ThresholdValue = 1.0, norm_type: float = 2.0) -> None:
@@ -57,7 +58,7 @@ class ClipByGlobalNorm(Clipper):
     def clip(self, update: Update) -> list[Gradient]:
         """Scale by `max_norm / norm` where the norm is above the threshold."""
         threshold = update.evaluate(self.max_norm)
-        return scale_to_norm(update.gradients, self._norm(update), threshold)
+        return update.scaled_to_norm(self._norm(update), threshold)
 
     def _norm(self, update: Update) -> Tensor:
         if self.norm_type == 2.0:

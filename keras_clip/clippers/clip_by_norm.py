@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_clip.arithmetic import global_norm_scaled_to, scale_each_to_norm
+from keras_clip.arithmetic import global_norm_scaled_to
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold
@@ -36,6 +36,7 @@ class ClipByNorm(Clipper):
         >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=keras_clip.ClipByNorm(0.5))
     """
 
+    _is_done_with_gradients = True
     max_norm = Threshold()
 
     def __init__(self, max_norm: ThresholdValue = 1.0) -> None:
@@ -44,7 +45,7 @@ class ClipByNorm(Clipper):
     def clip(self, update: Update) -> list[Gradient]:
         """Scale each by `max_norm / norm` where its norm is above the threshold."""
         limit = update.evaluate(self.max_norm)
-        return scale_each_to_norm(update.gradients, update.norms, limit)
+        return update.scaled_each_to_norm(limit)
 
     def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
         """Return the norm that the limited norms make."""

@@ -48,6 +48,9 @@ class Clipper(abc.ABC):
         >>> optimizer = keras_clip.ClippedOptimizer("sgd", clipper=SignOnly())
     """
 
+    # Said by each class for itself, as one derived from it may look at the gradients later on.
+    _is_done_with_gradients = False
+
     _owner: str | None = None
     _dtype = "float32"
     _variables: Sequence[Variable] = ()
@@ -123,6 +126,11 @@ class Clipper(abc.ABC):
     def dtype(self) -> str:
         """The dtype norms have in this model: float64 if it has float64 variables."""
         return self._dtype
+
+    @property
+    def may_overwrite(self) -> bool:
+        """Whether nobody looks at the gradients again, once `clip` has scaled them."""
+        return bool(vars(type(self)).get("_is_done_with_gradients", False))
 
     @property
     def members(self) -> Sequence["Clipper"]:

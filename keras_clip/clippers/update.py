@@ -8,7 +8,12 @@ import keras
 from keras import ops
 
 from keras_clip import numerics
-from keras_clip.arithmetic import norm_of_tensors, norms_of_tensors
+from keras_clip.arithmetic import (
+    norm_of_tensors,
+    norms_of_tensors,
+    scale_each_to_norm,
+    scale_to_norm,
+)
 from keras_clip.types import Gradient, Tensor, Variable
 
 
@@ -22,12 +27,22 @@ class Update:
         gradients: list of tensors (`tf.IndexedSlices` among them on TensorFlow).
         variables: list of the variables they update, in the same order.
         step: integer scalar tensor, the number of updates applied before this one.
+        may_overwrite: bool, whether gradients that are their variables' `.grad` on torch may be
+            scaled where they are. Defaults to False.
     """
 
-    def __init__(self, gradients: list[Gradient], variables: list[Variable], step: Tensor) -> None:
+    def __init__(
+        self,
+        gradients: list[Gradient],
+        variables: list[Variable],
+        step: Tensor,
+        *,
+        may_overwrite: bool = False,
+    ) -> None:
         self.gradients = gradients
         self.variables = variables
         self.step = step
+        self._overwritable = variables if may_overwrite else []
 
     @cached_property
     def global_norm(self) -> Tensor:
@@ -38,6 +53,14 @@ class Update:
     def norms(self) -> Tensor:
         """Tensor of shape `(len(gradients),)`, the norm of each gradient by itself."""
         return norms_of_tensors(self.gradients)
+
+    def scaled_to_norm(self, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+        """Return `g_i * min(1, max_norm / norm)`, the norm being one of all gradients."""
+        return scale_to_norm(self.gradients, norm, max_norm, self._overwritable)
+
+    def scaled_each_to_norm(self, limits: Tensor) -> list[Gradient]:
+        """Return `g_i * min(1, limits_i / norms_i)`."""
+        return scale_each_to_norm(self.gradients, self.norms, limits, self._overwritable)
 
     def evaluate(self, threshold: Any) -> Any:
         """Return the tensor that a `Threshold` is at this step; of None, None."""
@@ -52,7 +75,9 @@ class Update:
 
     def with_gradients(self, gradients: list[Gradient], global_norm: Tensor | None = None) -> Self:
         """Return the same update with other gradients, and their norm where it is known."""
-        update = type(self)(gradients, self.variables, self.step)
+        update = type(self)(
+            gradients, self.variables, self.step, may_overwrite=bool(self._overwritable)
+        )
         if global_norm is not None:
             update.__dict__["global_norm"] = global_norm
         return update

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_clip.arithmetic import norm_scaled_to, scale_to_norm
+from keras_clip.arithmetic import norm_scaled_to
 from keras_clip.clippers import running_moments
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_choice, check_count, check_finite, check_flag
@@ -77,6 +77,7 @@ class ZClip(Clipper):
         >>> optimizer = keras_clip.ClippedOptimizer("adam", clipper=clipper)
     """
 
+    _is_done_with_gradients = True
     z_thresh = Threshold()
     max_grad_norm = Threshold(optional=True)
 
@@ -123,7 +124,7 @@ class ZClip(Clipper):
         self._learn(adaptive, is_spike)
         threshold = self._at_most_max_grad_norm(adaptive, update)
         self.threshold.assign(threshold)
-        return scale_to_norm(update.gradients, update.global_norm, threshold)
+        return update.scaled_to_norm(update.global_norm, threshold)
 
     def _is_warming_up(self) -> Tensor:
         return self.count.value < self.warmup_steps

@@ -253,11 +253,11 @@ class TestOwnLoops:
         optimizer = ClippedOptimizer(keras.optimizers.SGD(1.0), ACTIVE)
         torch.mean(torch.square(model(inputs) - targets)).backward()
         gradients = [v.value.grad for v in model.trainable_variables]
-        with torch.no_grad():
-            optimizer.apply(gradients, model.trainable_variables)
         parameters = [torch.zeros_like(g, requires_grad=True) for g in gradients]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.clone()
+        with torch.no_grad():
+            optimizer.apply(gradients, model.trainable_variables)
         norm = torch.nn.utils.clip_grad_norm_(parameters, ACTIVE)
         assert float(optimizer.grad_norm.numpy()) == pytest.approx(float(norm), rel=1e-6)
         moved = [b - a for b, a in zip(before, model.get_weights(), strict=True)]

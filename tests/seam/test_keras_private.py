@@ -18,6 +18,7 @@ OUTSIDE = sorted(path for path in PACKAGE.rglob("*.py") if path not in SEAM)
 LISTED = {
     **keras_private.PRIVATE_NAMES,
     **keras_private.PRIVATE_TENSORFLOW_NAMES,
+    **keras_private.PRIVATE_TORCH_NAMES,
     **keras_private.PRIVATE_SHOWN_NAMES,
     **keras_private.PRIVATE_GRAPH_NAMES,
     **keras_private.PRIVATE_MULTI_OPTIMIZER_NAMES,
@@ -48,6 +49,12 @@ def test_keras_has(name):
 @pytest.mark.parametrize("name", keras_private.PRIVATE_TENSORFLOW_NAMES)
 def test_keras_on_tensorflow_has(name):
     assert hasattr(keras.optimizers.Adam(), name)
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="names of the torch backend")
+@pytest.mark.parametrize("name", keras_private.PRIVATE_TORCH_NAMES)
+def test_keras_on_torch_has(name):
+    assert hasattr(make_variables()[0], name)
 
 
 @pytest.mark.skipif(not keras_has("MultiOptimizer"), reason="this Keras has no MultiOptimizer")
