@@ -142,7 +142,7 @@ def scale_to_norm(
         return list(gradients)
     threshold = _as_scalar(max_norm, _dtype(norm))
     # Not `ops.maximum`, which on torch computes in float32 whatever it is given.
-    threshold = ops.where(threshold < 0, ops.zeros_like(threshold), threshold)
+    threshold = ops.relu(threshold)
     scaled: list[Gradient] = backend.scale_to_norm(gradients, norm, threshold, overwritable)
     return scaled
 

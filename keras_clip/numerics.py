@@ -160,3 +160,14 @@ def two_factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
     # norm - norm is 0, or NaN where the norm is not finite: see `needs_no_clip`.
     second = max_norm / (norm * first) + (norm - norm)
     return first, second
+
+
+def two_factors_of_numbers(norm: float, max_norm: float, dtype: str) -> tuple[float, float]:
+    """`two_factors` where both are known on the host, rounded to `dtype` when they are used.
+
+    The same bits: a quotient of two float32, taken in float64, rounds as the one of float32.
+    """
+    smallest = _SMALLEST_SINGLE_FACTOR[dtype]
+    first = smallest if max_norm < norm * smallest and norm > 1.0 else 1.0
+    # As a tensor it would be NaN or infinite where Python raises.
+    return first, max_norm / (norm * first) if norm and math.isfinite(norm) else math.nan

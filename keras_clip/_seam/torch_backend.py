@@ -7,6 +7,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
+import keras
 import torch
 from keras import ops
 
@@ -196,10 +197,10 @@ def scale_to_norm(
         return list(gradients)
     # Where the norm is not finite all would become NaN, and nobody could find the one it was.
     in_place = math.isfinite(known_norm) and are_kept_by(overwritable, gradients)
-    first, second = numerics.two_factors(norm, max_norm)
-    if float(first) < 1.0:
-        gradients = _multiplied(gradients, first, in_place=in_place)
-    return _multiplied(gradients, second, in_place=in_place)
+    dtype = keras.backend.standardize_dtype(norm.dtype)
+    both = numerics.two_factors_of_numbers(known_norm, limit, dtype)
+    factors = [torch.tensor(factor, dtype=norm.dtype) for factor in both if factor != 1.0]
+    return _multiplied(gradients, *factors, in_place=in_place)
 
 
 def scale_each_to_norm(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from keras_clip._seam.keras_private import grad_of
-from keras_clip._seam.torch_shards import is_sharded
-from keras_clip.types import Gradient, Gradients, Variable
+from keras_clip._seam.torch_shards import sharded_types
+from keras_clip.types import Gradients, Variable
 
 
 def are_kept_by(variables: Sequence[Variable], gradients: Gradients) -> bool:
@@ -19,12 +19,11 @@ def are_kept_by(variables: Sequence[Variable], gradients: Gradients) -> bool:
     """
     if len(variables) != len(gradients) or torch.compiler.is_compiling():
         return False
-    kept = all(
-        grad_of(variable) is gradient and _is_plain(gradient)
-        for variable, gradient in zip(variables, gradients, strict=True)
-    )
-    return kept and len({gradient.data_ptr() for gradient in gradients}) == len(gradients)
-
-
-def _is_plain(gradient: Gradient) -> bool:
-    return not (gradient.requires_grad or is_sharded(gradient)) and gradient.is_contiguous()
+    kept = zip(map(grad_of, variables), gradients, strict=True)
+    if not all(grad is gradient for grad, gradient in kept):
+        return False
+    sharded = sharded_types()
+    if any(gradient.requires_grad or isinstance(gradient, sharded) for gradient in gradients):
+        return False
+    addresses = {gradient.data_ptr() for gradient in gradients if gradient.is_contiguous()}
+    return len(addresses) == len(gradients)

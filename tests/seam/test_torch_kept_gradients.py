@@ -16,6 +16,7 @@ from keras_clip import (
     ClipperMap,
     ObserveOnly,
     ZClip,
+    numerics,
 )
 from tests.reference import global_norm as reference
 from tests.support.gradient_stream import (
@@ -190,3 +191,20 @@ def test_a_sparse_gradient_is_left_alone():
     clipped = clipper.clip(update)
     np.testing.assert_allclose(clipped[0].to_dense(), dense / 5.0, rtol=1e-6)
     np.testing.assert_array_equal(variable.value.grad.to_dense(), dense)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("norm", [1e-30, 0.3, 7.7, 3e20, 1e38, np.inf, np.nan])
+@pytest.mark.parametrize("max_norm", [0.0, 1e-20, 0.1, 1.0, np.nan])
+def test_factors_of_numbers_are_those_of_tensors(norm, max_norm, dtype):
+    import torch
+
+    tensors = [torch.tensor(number, dtype=getattr(torch, dtype)) for number in (norm, max_norm)]
+    numbers = numerics.two_factors_of_numbers(*map(float, tensors), dtype)
+    actual = [np.array(number, dtype=dtype) for number in numbers]
+    expected = [np.array(factor) for factor in numerics.two_factors(*tensors)]
+    if np.isfinite(norm):
+        assert_identical(actual, expected)
+    else:
+        # Times the first, whatever it is, all becomes NaN.
+        assert np.isnan(actual[1]) and np.isnan(expected[1])
