@@ -21,6 +21,7 @@ Each offers the same functions:
   the device; the arguments in the positions `static` are no tensors.
 - `choose(predicate, quick, general)`: the result of `quick()` where the scalar `predicate` is
   true, else of `general()`; the latter has to be right, if slower, in both cases.
+- `is_known_to_hold(condition)`: whether a scalar is true and the host knows without waiting.
 - `clamp(variables, bounds)`: assigns to each variable its value, cut off at a scalar
   bound and its negative; what is within stays bit for bit, as if there were no bound.
 - `write_row(variable, index, row)`: assigns a row of a variable, and no more than that row where

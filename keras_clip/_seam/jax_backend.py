@@ -254,6 +254,12 @@ def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], An
     return jax.lax.cond(predicate, quick, general)
 
 
+def is_known_to_hold(condition: Tensor) -> bool:
+    """No: the scalar stays on the device."""
+    del condition
+    return False
+
+
 def all_reduce(
     original: Callable[..., object] | None, gradients: Gradients, variables: Sequence[Variable]
 ) -> list[Gradient]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from keras import ops
 
-from keras_clip._seam import keras_private
+from keras_clip._seam import backend, keras_private
 from keras_clip._seam.multi_optimizer import built_members, is_multi_optimizer
 from keras_clip.types import Optimizer, Tensor, Variable
 
@@ -45,6 +45,9 @@ def kept_on_updates_only(
 @contextmanager
 def kept_where(condition: Tensor, variables: Sequence[Variable]) -> Iterator[None]:
     """Take back what the body does to `variables` where `condition`, a scalar, is false."""
+    if backend.is_known_to_hold(condition):
+        yield
+        return
     before = [ops.copy(variable) for variable in variables]
     yield
     for variable, old in zip(variables, before, strict=True):

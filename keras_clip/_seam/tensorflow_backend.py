@@ -256,6 +256,12 @@ def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], An
     return tf.cond(predicate, quick, general)
 
 
+def is_known_to_hold(condition: Tensor) -> bool:
+    """No: the scalar stays on the device."""
+    del condition
+    return False
+
+
 def all_reduce(
     original: Callable[[list[tuple[Gradient, Variable]]], list[tuple[Gradient, Variable]]],
     gradients: Gradients,

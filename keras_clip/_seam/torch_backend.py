@@ -290,6 +290,11 @@ def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], An
     return quick() if _decide_on_host(predicate) and bool(predicate) else general()
 
 
+def is_known_to_hold(condition: Tensor) -> bool:
+    """Whether the scalar is true, where to ask costs nothing."""
+    return _decide_on_host(condition) and bool(condition)
+
+
 def all_reduce(
     original: Callable[..., object] | None, gradients: Gradients, variables: Sequence[Variable]
 ) -> list[Gradient]:
