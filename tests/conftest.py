@@ -1,28 +1,38 @@
-"""Strict settings for every test: a named backend, fixed seeds, no leftovers."""
+"""Strict settings for every test: a named backend, fixed seeds, no leftovers.
+
+Keras is imported by whoever runs tests, not by the process that only hands them out to others.
+"""
 
 import gc
 import os
+from importlib.metadata import version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # torch.compile would start helpers, each of which imports torch, for the few programs of a test.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-import keras
 import pytest
 
+from tests.support.seeds import fix_seeds
+
 LOGICAL_DEVICES = 2
+SEED = 20250101
 
 # Files of minutes, most of them in processes of their own: started last, one would keep a single
 # test process busy while the others have nothing left.
-LONGEST = ("test_notebooks", "tests/distribution", "test_soak", "test_law_7", "test_law_4")
+LONGEST = ("test_notebooks", "tests/distribution", "test_law_7", "test_law_4", "test_law_8")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Fail at once where the tests would run on another backend than was asked for."""
     asked = os.environ.get("KERAS_BACKEND")
     if asked is None:
         raise pytest.UsageError(
             "Set KERAS_BACKEND to tensorflow, jax or torch: the tests run on one."
         )
+    if config.getoption("numprocesses", None):
+        return
+    import keras
+
     if keras.config.backend() != asked:
         raise pytest.UsageError(f"Asked for {asked!r}, running on {keras.config.backend()!r}.")
     if asked == "tensorflow":
@@ -51,12 +61,21 @@ def pytest_collection_finish() -> None:
 
 def pytest_report_header() -> str:
     """Say what runs."""
-    return f"keras {keras.__version__} on {keras.config.backend()}"
+    return f"keras {version('keras')} on {os.environ['KERAS_BACKEND']}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fixed_seed_of_the_backend():
+    import keras
+
+    keras.utils.set_random_seed(SEED)
 
 
 @pytest.fixture(autouse=True)
 def _fixed_seed_and_default_dtypes():
-    keras.utils.set_random_seed(20250101)
+    import keras
+
+    fix_seeds(SEED)
     yield
     keras.config.set_dtype_policy("float32")
     keras.config.set_floatx("float32")
@@ -65,4 +84,6 @@ def _fixed_seed_and_default_dtypes():
 @pytest.fixture(scope="session")
 def backend() -> str:
     """Name of the backend the tests run on."""
+    import keras
+
     return keras.config.backend()

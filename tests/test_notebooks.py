@@ -13,8 +13,8 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # The longest takes half a minute on two idle cores, and several times that on busy ones.
 LONGEST_CELL_SECONDS = 300
 
-# What these two do is done by other tests too; each takes a minute.
-LONGEST = ("02_exploding_gradients", "04_scaling_out")
+# What these do is done by other tests too; each takes a minute.
+LONGEST = ("02_exploding_gradients", "03_choosing_a_threshold", "04_scaling_out")
 
 # Slow, and most of them choose their backend themselves.
 pytestmark = pytest.mark.any_backend

@@ -7,6 +7,7 @@ import pytest
 import keras_clip
 from keras_clip import ClippedOptimizer
 from tests.reference import global_norm as reference
+from tests.support.seeds import fix_seeds
 
 pytestmark = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason="only TensorFlow has sparse gradients"
@@ -87,7 +88,7 @@ def test_half_precision_rows(tf):
 
 
 def embedding_model(optimizer):
-    keras.utils.set_random_seed(1)
+    fix_seeds(1)
     model = keras.Sequential(
         [
             keras.Input((6,), dtype="int32"),

@@ -95,7 +95,7 @@ def test_loss_scale_around_a_wrapper_that_is_built(strategy):
     assert type(outer.check_finite).__name__ == "_OnEveryReplica"
 
 
-@pytest.mark.exhaustive
+@pytest.mark.endurance
 def test_loss_scale_of_keras_alone_lets_the_nan_through(strategy, targets):
     """The defect in the README: it asks the first replica only."""
 

@@ -21,11 +21,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make endurance` what JAX compiles for minutes: sparse gradients, uncompiled."""
+    """Leave to `make endurance` what JAX compiles for minutes, most of it operation by operation."""
     if keras.config.backend() != "jax":
         return
     for item in items:
-        if "OptimizerSparseTest" in item.nodeid:
+        if "test_keras_suite" in item.nodeid:
             item.add_marker(pytest.mark.endurance)
 
 

@@ -135,6 +135,7 @@ class TestLogs:
         np.testing.assert_allclose(other.record["grad_norm"], plain.record["grad_norm"], rtol=1e-5)
 
 
+@pytest.mark.any_backend
 class TestRecord:
     @pytest.mark.parametrize("size", [1, 4, 100])
     def test_is_whole_whatever_the_device_keeps(self, size):

@@ -26,7 +26,7 @@ def clip(arrays, max_norm):
     from keras_clip._seam import jax_backend
 
     norm = np.sqrt(sum(np.sum(array.astype("float64") ** 2) for array in arrays))
-    return jax_backend.scale_to_norm(arrays, np.float32(norm), np.float32(max_norm))
+    return jax_backend.scale_to_norm(arrays, np.float32(norm), np.float32(max_norm), ())
 
 
 @pytest.mark.usefixtures("_way")

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tests.support.seeds import fix_seeds
+
 
 def data(samples: int = 48) -> tuple[np.ndarray, np.ndarray]:
     """Inputs whose scale grows, so that gradients of batches differ in norm."""
@@ -16,7 +18,7 @@ def data(samples: int = 48) -> tuple[np.ndarray, np.ndarray]:
 
 def make_model(optimizer: Any = None, **compile_arguments: Any) -> Any:
     """Dense layers with a fixed initialisation, compiled if an optimizer is given."""
-    keras.utils.set_random_seed(3)
+    fix_seeds(3)
     model = keras.Sequential(
         [
             keras.Input((4,)),
