@@ -207,13 +207,15 @@ def scale_each_to_norm(
     gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable]
 ) -> list[Gradient]:
     """Multiply each by `limit / norm` where there is anything to clip at all."""
-    untouched = numerics.needs_no_clip(norms, limits)
-    if _decide_on_host(norms) and bool(untouched.all()):
+    on_host = _decide_on_host(norms)
+    if on_host and bool(numerics.needs_no_clip(norms, limits).all()):
         return list(gradients)
     in_place = are_kept_by(overwritable, gradients)
     first, second = numerics.factors(norms, limits)
+    # The first is other than 1 for norms out of all proportion to the limit alone.
+    factors = [second] if on_host and bool((first == 1.0).all()) else [first, second]
     return [
-        _multiplied([gradient], first[place], second[place], in_place=in_place)[0]
+        _multiplied([gradient], *(factor[place] for factor in factors), in_place=in_place)[0]
         for place, gradient in enumerate(gradients)
     ]
 

@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make endurance` what JAX compiles for minutes, most of it operation by operation."""
+    """Leave to `make endurance` what JAX compiles for minutes, operation by operation."""
     if keras.config.backend() != "jax":
         return
     for item in items:
