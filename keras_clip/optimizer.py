@@ -221,6 +221,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             variables,
             update_count(self.inner_optimizer),
             may_overwrite=self.clipper.may_overwrite and not self._skipping.names_gradients,
+            needs_norms=self.clipper.needs_norms,
         )
         if self.nonfinite == "zero":
             update = self._zeroed(update)

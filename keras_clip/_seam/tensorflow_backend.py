@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_clip import numerics
 from keras_clip._seam import host_errors
 from keras_clip._seam.tensorflow_groups import Groups
-from keras_clip._seam.tensorflow_pieces import half_sum_of_squares
+from keras_clip._seam.tensorflow_rows import half_sum_of_squares
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
@@ -76,7 +76,7 @@ def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
     return tf.cond(
         numerics.is_ordinary(sum_of_squares),
         lambda: tf.sqrt(sum_of_squares),
-        lambda: _extreme_norm(operands, dtype),
+        lambda: _as_one_node(_extreme_norm)(operands, dtype),
     )
 
 
@@ -90,8 +90,8 @@ def _extreme_norm(operands: list[Tensor], dtype: str) -> Tensor:
 
 
 def _half_sums(operands: Sequence[Tensor], dtype: str) -> list[Tensor]:
-    # XLA divides the work by itself.
-    may_cut = not _is_compiled_by_xla()
+    # XLA divides the work by itself, and an accelerator would take two rows for little work.
+    may_cut = not (_is_compiled_by_xla() or _has_accelerator())
     return [half_sum_of_squares(tf.cast(operand, dtype), may_cut) for operand in operands]
 
 
@@ -140,7 +140,7 @@ def _scale_joined_to_norm(
         [
             lambda: gradients,
             lambda: _cast_like(_multiplied(_widened(gradients), second), gradients),
-            lambda: _scaled_in_two(gradients, first, second),
+            lambda: _as_one_node(_scaled_in_two)(gradients, first, second),
         ],
     )
     return scaled
@@ -378,6 +378,25 @@ def _is_compiled_by_xla() -> bool:
             return True
         graph = getattr(graph, "outer_graph", None)
     return False
+
+
+def _as_one_node(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` as one node of whatever graph calls it, for branches hardly ever taken.
+
+    TensorFlow passes through all nodes of a branch that is not taken, a thousand or two of them
+    for some hundred gradients, in as much time as it takes to clip a dozen.
+    """
+    if _is_compiled_by_xla():
+        return function
+    is_one_node = {"_noinline": True}
+    node: Callable[..., Any] = tf.function(
+        function, autograph=False, experimental_attributes=is_one_node
+    )
+    return node
+
+
+def _has_accelerator() -> bool:
+    return any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:

@@ -12,10 +12,11 @@ import torch
 from keras import ops
 
 from keras_clip import numerics
-from keras_clip._seam import host_errors
+from keras_clip._seam import host_errors, torch_norms
 from keras_clip._seam.sparse import NO_SPARSE
 from keras_clip._seam.torch_kept_gradients import are_kept_by
 from keras_clip._seam.torch_shards import (
+    any_sharded,
     is_sharded,
     map_shards,
     refuse_sharded,
@@ -29,12 +30,6 @@ UPDATES_ON_MICRO_STEPS = False
 
 no_gradients = torch.no_grad
 
-# torch adds the squares of one tensor one after another in float32: over 33 million entries the
-# norm is off by 2e-3 (measured), over this many by less than 1e-6. Longer ones are cut into rows,
-# whose norms cost no more to take: shorter rows would, longer ones would be less exact.
-_LONGEST_WHOLE = 2**17
-_ROW = 2**10
-
 # Norms from here down may have lost squares to underflow: the root of the sum named in
 # `numerics.is_ordinary`.
 _SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
@@ -46,6 +41,8 @@ _Kind = tuple[torch.device, torch.dtype]
 
 # torch counts them for the sake of automatic differentiation.
 _writes = attrgetter("_version")
+
+_device, _dtype, _is_sparse = attrgetter("device"), attrgetter("dtype"), attrgetter("is_sparse")
 
 
 def as_gradient(value: Any) -> Gradient:
@@ -88,7 +85,7 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
     accumulate = getattr(torch, dtype)
     operands = _unsharded(operands, dtype)
     if _decide_on_host(operands[0]):
-        norm = _host_norm(operands, accumulate)
+        norm = torch_norms.norm(operands, accumulate)
         value = float(norm.detach())
         ordinary = _SMALLEST_ORDINARY_NORM[accumulate] <= value < float("inf")
         return norm if ordinary else numerics.rescaled_norm(operands)
@@ -112,51 +109,9 @@ def _decide_on_host(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _host_norm(operands: Sequence[Tensor], accumulate: torch.dtype) -> Tensor:
-    short, long = _by_length(operands, accumulate)
-    parts = list(torch._foreach_norm(list(short.values()), 2)) if short else []
-    device = operands[0].device
-    # Layers placed on several devices meet on the first one's.
-    norms = [torch.stack([_on(device, part) for part in parts])] if parts else []
-    norms += [_on(device, part) for tensor in long.values() for part in _norms_of_parts(tensor)]
-    joined = norms[0] if len(norms) == 1 else torch.cat(norms)
-    return torch.linalg.vector_norm(joined, dtype=torch.float64).to(accumulate)
-
-
-def _host_norms(operands: Sequence[Tensor], accumulate: torch.dtype) -> Tensor:
-    short, long = _by_length(operands, accumulate)
-    found = (
-        dict(zip(short, torch._foreach_norm(list(short.values()), 2), strict=True)) if short else {}
-    )
-    for position, tensor in long.items():
-        parts = torch.cat(_norms_of_parts(tensor))
-        found[position] = torch.linalg.vector_norm(parts, dtype=torch.float64).to(accumulate)
-    device = operands[0].device
-    return torch.stack([_on(device, found[position]) for position in range(len(operands))])
-
-
 def _on(device: torch.device, tensor: Tensor) -> Tensor:
     # Even where there is nothing to do, `to` takes a microsecond, for each variable.
     return tensor if tensor.device == device else tensor.to(device)
-
-
-def _by_length(
-    operands: Sequence[Tensor], accumulate: torch.dtype
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    short: dict[int, Tensor] = {}
-    long: dict[int, Tensor] = {}
-    for position, operand in enumerate(operands):
-        group = short if operand.numel() <= _LONGEST_WHOLE else long
-        group[position] = operand if operand.dtype is accumulate else operand.to(accumulate)
-    return short, long
-
-
-def _norms_of_parts(tensor: Tensor) -> list[Tensor]:
-    """Norms of the rows that a long tensor is cut into, and of what is left."""
-    flat = tensor.reshape(-1)
-    end = flat.numel() // _ROW * _ROW
-    rows = torch.linalg.vector_norm(flat[:end].view(-1, _ROW), dim=1)
-    return [rows, torch.linalg.vector_norm(flat[end:])[None]] if end < flat.numel() else [rows]
 
 
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
@@ -169,7 +124,7 @@ def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
         device = operands[0].device
         each = torch._foreach_norm(list(operands), 2, dtype=torch.float64)
         return torch.stack([norm.to(device) for norm in each]).to(accumulate)
-    combined = _host_norms(operands, accumulate)
+    combined = torch_norms.norms(operands, accumulate)
     smallest, largest = _SMALLEST_ORDINARY_NORM[accumulate], float("inf")
     if bool(((combined >= smallest) & (combined < largest)).all()):
         return combined
@@ -199,25 +154,65 @@ def scale_to_norm(
     in_place = math.isfinite(known_norm) and are_kept_by(overwritable, gradients)
     dtype = keras.backend.standardize_dtype(norm.dtype)
     both = numerics.two_factors_of_numbers(known_norm, limit, dtype)
-    factors = [torch.tensor(factor, dtype=norm.dtype) for factor in both if factor != 1.0]
-    return _multiplied(gradients, *factors, in_place=in_place)
+    tensors = [torch.tensor(factor, dtype=norm.dtype) for factor in both if factor != 1.0]
+    return _multiplied(gradients, *tensors, in_place=in_place)
 
 
 def scale_each_to_norm(
     gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable]
 ) -> list[Gradient]:
     """Multiply each by `limit / norm` where there is anything to clip at all."""
-    on_host = _decide_on_host(norms)
-    if on_host and bool(numerics.needs_no_clip(norms, limits).all()):
-        return list(gradients)
+    if _decide_on_host(norms):
+        return _scaled_each_on_host(gradients, norms, limits, overwritable)
     in_place = are_kept_by(overwritable, gradients)
     first, second = numerics.factors(norms, limits)
-    # The first is other than 1 for norms out of all proportion to the limit alone.
-    factors = [second] if on_host and bool((first == 1.0).all()) else [first, second]
     return [
-        _multiplied([gradient], *(factor[place] for factor in factors), in_place=in_place)[0]
+        _multiplied([gradient], first[place], second[place], in_place=in_place)[0]
         for place, gradient in enumerate(gradients)
     ]
+
+
+def _scaled_each_on_host(
+    gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable]
+) -> list[Gradient]:
+    """Multiply in one call a factor those that are above their limit."""
+    dtype = keras.backend.standardize_dtype(norms.dtype)
+    factors: dict[int, tuple[float, float]] = {
+        place: numerics.two_factors_of_numbers(norm, limit, dtype)
+        for place, (norm, limit) in enumerate(zip(norms.tolist(), limits.tolist(), strict=True))
+        if not (norm <= limit or math.isinf(limit))
+    }
+    scaled = list(gradients)
+    if not factors:
+        return scaled
+    in_place = are_kept_by(overwritable, gradients)
+    for which in (0, 1):
+        places = [place for place in factors if factors[place][which] != 1.0]
+        own = [factors[place][which] for place in places]
+        products = _multiplied_each([scaled[place] for place in places], own, norms, in_place)
+        for place, product in zip(places, products, strict=True):
+            scaled[place] = product
+    return scaled
+
+
+def _multiplied_each(
+    gradients: Gradients, factors: Sequence[float], like: Tensor, in_place: bool
+) -> list[Gradient]:
+    products = list(gradients)
+    for kind, positions in _by_kind(gradients).items():
+        own = [gradients[position] for position in positions]
+        numbers = [factors[position] for position in positions]
+        if kind is None or kind[1] in _HALF:
+            tensors = [torch.tensor(number, dtype=like.dtype) for number in numbers]
+            scaled = [_multiplied_alone(g, [f]) for g, f in zip(own, tensors, strict=True)]
+        elif in_place:
+            torch._foreach_mul_(own, numbers)
+            continue
+        else:
+            scaled = torch._foreach_mul(own, numbers)
+        for position, product in zip(positions, scaled, strict=True):
+            products[position] = product
+    return products
 
 
 def _multiplied(gradients: Gradients, *factors: Tensor, in_place: bool) -> list[Gradient]:
@@ -246,6 +241,10 @@ def _multiply_in_place(tensors: list[Tensor], factor: Tensor) -> list[Tensor]:
 
 def _by_kind(tensors: Sequence[Tensor]) -> dict[_Kind | None, list[int]]:
     """Positions of the tensors that one call handles; by None, of sparse and sharded ones."""
+    devices, dtypes = set(map(_device, tensors)), set(map(_dtype, tensors))
+    may_be_alone = any(map(_is_sparse, tensors)) or any_sharded(tensors)
+    if len(devices) == len(dtypes) == 1 and not may_be_alone:
+        return {(devices.pop(), dtypes.pop()): list(range(len(tensors)))}
     kinds: dict[_Kind | None, list[int]] = {}
     sharded = sharded_types()
     for position, tensor in enumerate(tensors):

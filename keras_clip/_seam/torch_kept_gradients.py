@@ -1,12 +1,15 @@
 """Whether torch itself keeps the gradients, so that a clip may overwrite them."""
 
 from collections.abc import Sequence
+from operator import attrgetter, is_
 
 import torch
 
 from keras_clip._seam.keras_private import grad_of
-from keras_clip._seam.torch_shards import sharded_types
+from keras_clip._seam.torch_shards import any_sharded
 from keras_clip.types import Gradients, Variable
+
+_requires_grad = attrgetter("requires_grad")
 
 
 def are_kept_by(variables: Sequence[Variable], gradients: Gradients) -> bool:
@@ -19,11 +22,10 @@ def are_kept_by(variables: Sequence[Variable], gradients: Gradients) -> bool:
     """
     if len(variables) != len(gradients) or torch.compiler.is_compiling():
         return False
-    kept = zip(map(grad_of, variables), gradients, strict=True)
-    if not all(grad is gradient for grad, gradient in kept):
+    if not all(map(is_, map(grad_of, variables), gradients)):
         return False
-    sharded = sharded_types()
-    if any(gradient.requires_grad or isinstance(gradient, sharded) for gradient in gradients):
+    if any(map(_requires_grad, gradients)) or any_sharded(gradients):
         return False
-    addresses = {gradient.data_ptr() for gradient in gradients if gradient.is_contiguous()}
-    return len(addresses) == len(gradients)
+    if not all(map(torch.Tensor.is_contiguous, gradients)):
+        return False
+    return len(set(map(torch.Tensor.data_ptr, gradients))) == len(gradients)

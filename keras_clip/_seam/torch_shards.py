@@ -22,6 +22,11 @@ def sharded_types() -> tuple[type, ...]:
     return () if module is None else (module.DTensor,)
 
 
+def any_sharded(tensors: Sequence[Any]) -> bool:
+    """Whether any is a DTensor, at the cost of a question for each type of them."""
+    return any(issubclass(kind, sharded_types()) for kind in set(map(type, tensors)))
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return the tensor, or all of a DTensor, on each process."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
@@ -55,6 +60,8 @@ def with_norms_for_shards(
         norms: a function that returns the norm of each tensor of a list, as one vector.
     """
     plain = list(operands)
+    if not any_sharded(operands):
+        return plain
     groups: dict[Any, list[int]] = {}
     sharded = sharded_types()
     for position, operand in enumerate(operands):

@@ -67,6 +67,7 @@ class AdaGC(Clipper):
     """
 
     _is_done_with_gradients = True
+    _needs_norms = True
     clip_ratio = Threshold()
     max_norm = Threshold()
 

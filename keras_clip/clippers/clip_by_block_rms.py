@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam.constants import constant
-from keras_clip.arithmetic import global_norm_scaled_to
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold
@@ -43,6 +42,7 @@ class ClipByBlockRMS(Clipper):
     """
 
     _is_done_with_gradients = True
+    _needs_norms = True
     threshold = Threshold()
 
     def __init__(self, threshold: ThresholdValue = 1.0) -> None:
@@ -56,8 +56,3 @@ class ClipByBlockRMS(Clipper):
         roots = [math.sqrt(math.prod(variable.shape)) for variable in update.variables]
         threshold = ops.cast(update.evaluate(self.threshold), self.dtype)
         return threshold * constant(np.array(roots, dtype=self.dtype), like=threshold)
-
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
-        """Return the norm that the limited norms make."""
-        del clipped
-        return global_norm_scaled_to(update.global_norm, update.norms, self._limits(update))

@@ -2,11 +2,10 @@
 
 import keras
 
-from keras_clip.arithmetic import global_norm_scaled_to
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold
-from keras_clip.types import Gradient, Tensor, ThresholdValue
+from keras_clip.types import Gradient, ThresholdValue
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -37,6 +36,7 @@ class ClipByNorm(Clipper):
     """
 
     _is_done_with_gradients = True
+    _needs_norms = True
     max_norm = Threshold()
 
     def __init__(self, max_norm: ThresholdValue = 1.0) -> None:
@@ -46,9 +46,3 @@ class ClipByNorm(Clipper):
         """Scale each by `max_norm / norm` where its norm is above the threshold."""
         limit = update.evaluate(self.max_norm)
         return update.scaled_each_to_norm(limit)
-
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
-        """Return the norm that the limited norms make."""
-        del clipped
-        limit = update.evaluate(self.max_norm)
-        return global_norm_scaled_to(update.global_norm, update.norms, limit)

@@ -8,7 +8,6 @@ import keras
 
 from keras_clip import numerics
 from keras_clip._seam import backend
-from keras_clip.arithmetic import norm_of_tensors
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Tensor, Variable
@@ -50,6 +49,9 @@ class Clipper(abc.ABC):
 
     # Said by each class for itself, as one derived from it may look at the gradients later on.
     _is_done_with_gradients = False
+
+    # Whether `clip` asks for the norms of single gradients at every update.
+    _needs_norms = False
 
     _owner: str | None = None
     _dtype = "float32"
@@ -106,8 +108,7 @@ class Clipper(abc.ABC):
         Measured, unless a clipper knows it. None says that it is the smaller of the norm before
         and `used_threshold`, and costs nothing.
         """
-        del update
-        return norm_of_tensors(clipped)
+        return update.norm_after_clip(clipped)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments, as JSON can hold them."""
@@ -126,6 +127,11 @@ class Clipper(abc.ABC):
     def dtype(self) -> str:
         """The dtype norms have in this model: float64 if it has float64 variables."""
         return self._dtype
+
+    @property
+    def needs_norms(self) -> bool:
+        """Whether `clip` asks for the norms of single gradients at every update."""
+        return self._needs_norms
 
     @property
     def may_overwrite(self) -> bool:

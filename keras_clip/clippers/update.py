@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_clip import numerics
 from keras_clip.arithmetic import (
+    global_norm_scaled_to,
     norm_of_tensors,
     norms_of_tensors,
     scale_each_to_norm,
@@ -29,6 +30,8 @@ class Update:
         step: integer scalar tensor, the number of updates applied before this one.
         may_overwrite: bool, whether gradients that are their variables' `.grad` on torch may be
             scaled where they are. Defaults to False.
+        needs_norms: bool, whether the norms of single gradients will be asked for: then the
+            global norm is that of the norms, and the gradients are read once. Defaults to False.
     """
 
     def __init__(
@@ -38,16 +41,20 @@ class Update:
         step: Tensor,
         *,
         may_overwrite: bool = False,
+        needs_norms: bool = False,
     ) -> None:
         self.gradients = gradients
         self.variables = variables
         self.step = step
         self._overwritable = variables if may_overwrite else []
+        self._needs_norms = needs_norms
+        self._scaled_each: tuple[list[Gradient], Tensor] | None = None
 
     @cached_property
     def global_norm(self) -> Tensor:
         """Scalar tensor, `keras_clip.global_norm(gradients)`."""
-        return norm_of_tensors(self.gradients)
+        by_norms = self._needs_norms and self.gradients
+        return norm_of_tensors([self.norms] if by_norms else self.gradients)
 
     @cached_property
     def norms(self) -> Tensor:
@@ -60,7 +67,18 @@ class Update:
 
     def scaled_each_to_norm(self, limits: Tensor) -> list[Gradient]:
         """Return `g_i * min(1, limits_i / norms_i)`."""
-        return scale_each_to_norm(self.gradients, self.norms, limits, self._overwritable)
+        scaled = scale_each_to_norm(self.gradients, self.norms, limits, self._overwritable)
+        self._scaled_each = scaled, limits
+        return scaled
+
+    def norm_after_clip(self, clipped: list[Gradient]) -> Tensor:
+        """Return the global norm of what a clipper has returned: measured, unless it is known.
+
+        It is if `clipped` is what `scaled_each_to_norm` returned last.
+        """
+        if self._scaled_each is None or clipped is not self._scaled_each[0]:
+            return norm_of_tensors(clipped)
+        return global_norm_scaled_to(self.global_norm, self.norms, self._scaled_each[1])
 
     def evaluate(self, threshold: Any) -> Any:
         """Return the tensor that a `Threshold` is at this step; of None, None."""
@@ -76,7 +94,11 @@ class Update:
     def with_gradients(self, gradients: list[Gradient], global_norm: Tensor | None = None) -> Self:
         """Return the same update with other gradients, and their norm where it is known."""
         update = type(self)(
-            gradients, self.variables, self.step, may_overwrite=bool(self._overwritable)
+            gradients,
+            self.variables,
+            self.step,
+            may_overwrite=bool(self._overwritable),
+            needs_norms=self._needs_norms,
         )
         if global_norm is not None:
             update.__dict__["global_norm"] = global_norm
