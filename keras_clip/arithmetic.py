@@ -150,11 +150,11 @@ def scale_to_norm(
 def norm_scaled_to(norm: Tensor, max_norm: Tensor) -> Tensor:
     """Return the norm, or norms, that gradients of `norm` have after a clip to `max_norm`."""
     limit = ops.cast(max_norm, _dtype(norm))
-    limit = ops.where(limit < 0, ops.zeros_like(limit), limit)
-    clipped = ops.where(norm > limit, limit, norm)
+    limit = backend.where(limit < 0, ops.zeros_like(limit), limit)
+    clipped = backend.where(norm > limit, limit, norm)
     # An infinite gradient times a factor of 0.
     made_nan = ops.logical_and(ops.isinf(norm), ops.isfinite(limit))
-    return ops.where(made_nan, norm * math.nan, clipped)
+    return backend.where(made_nan, norm * math.nan, clipped)
 
 
 def global_norm_scaled_to(global_norm: Tensor, norms: Tensor, limits: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def global_norm_scaled_to(global_norm: Tensor, norms: Tensor, limits: Tensor) ->
     scaled = norm_scaled_to(norms, limits)
     # Rounded another way, the norm of norms would differ where nothing is clipped.
     combined = ops.cast(norm_of_tensors([scaled]), _dtype(global_norm))
-    return ops.where(ops.any(scaled != norms), combined, global_norm)
+    return backend.where(ops.any(scaled != norms), combined, global_norm)
 
 
 def scale_each_to_norm(
@@ -172,7 +172,7 @@ def scale_each_to_norm(
     if not gradients:
         return []
     limits = ops.cast(limits, _dtype(norms))
-    limits = ops.where(limits < 0, ops.zeros_like(limits), limits)
+    limits = backend.where(limits < 0, ops.zeros_like(limits), limits)
     scaled: list[Gradient] = backend.scale_each_to_norm(
         gradients, norms, ops.broadcast_to(limits, (len(gradients),)), overwritable
     )

@@ -373,6 +373,11 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
     variable.assign(_compiled_with_row(variable.value, index, row))
 
 
+def where(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Choose entry by entry between tensors of one dtype."""
+    return jnp.where(condition, one, other)
+
+
 def stack(scalars: Sequence[Tensor]) -> Tensor:
     """Return them as one vector."""
     return jnp.stack(list(scalars))

@@ -432,6 +432,11 @@ def _scatter_row(variable: Any, index: Tensor, row: Tensor) -> None:
     variable.scatter_nd_update(tf.reshape(index, [1, 1]), row[tf.newaxis])
 
 
+def where(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Choose entry by entry between tensors of one dtype."""
+    return tf.where(condition, one, other)
+
+
 def stack(scalars: Sequence[Tensor]) -> Tensor:
     """Return them as one vector."""
     return tf.stack(list(scalars))

@@ -426,6 +426,11 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
         rows.index_copy_(0, index.reshape(1).long(), _on(rows.device, row)[None])
 
 
+def where(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Choose entry by entry between tensors of one dtype."""
+    return torch.where(condition, one, other)
+
+
 def stack(scalars: Sequence[Tensor]) -> Tensor:
     """Without `keras.ops`, which first looks for what may be nested in the list."""
     return torch.stack([_on(scalars[0].device, scalar) for scalar in scalars])

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_clip._seam import backend
 from keras_clip._seam.constants import constant
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_count, check_finite
@@ -103,28 +104,28 @@ class AdaGC(Clipper):
         is_warming_up = self.count.value < self.start_clip_steps
         first, first_gamma = self._in_warm_up(norms, gamma, update)
         later, later_gamma = self._after_warm_up(norms, gamma, update)
-        self._keep(places, ops.where(is_warming_up, first_gamma, later_gamma))
-        self.count.assign(ops.where(is_warming_up, self.count.value + 1, self.count.value))
-        return update.scaled_each_to_norm(ops.where(is_warming_up, first, later))
+        self._keep(places, backend.where(is_warming_up, first_gamma, later_gamma))
+        self.count.assign(backend.where(is_warming_up, self.count.value + 1, self.count.value))
+        return update.scaled_each_to_norm(backend.where(is_warming_up, first, later))
 
     def _in_warm_up(self, norms: Tensor, gamma: Tensor, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norms to scale to, and the gammas that follow."""
         max_norm = ops.cast(update.evaluate(self.max_norm), self.dtype)
         divisor = ops.cast(update.global_norm, self.dtype) + self.eps
         # The quotient first: max_norm / divisor alone may underflow.
-        targets = ops.where(divisor > max_norm, norms / divisor * max_norm, norms)
+        targets = backend.where(divisor > max_norm, norms / divisor * max_norm, norms)
         is_smallest = ops.logical_and(targets > 0, targets < gamma)
-        return targets, ops.where(is_smallest, targets, gamma)
+        return targets, backend.where(is_smallest, targets, gamma)
 
     def _after_warm_up(self, norms: Tensor, gamma: Tensor, update: Update) -> tuple[Tensor, Tensor]:
         clip_ratio = ops.cast(update.evaluate(self.clip_ratio), self.dtype)
-        known = ops.where(ops.isinf(gamma), norms, gamma)
+        known = backend.where(ops.isinf(gamma), norms, gamma)
         limits = clip_ratio * known
         is_above = norms > limits
-        targets = ops.where(is_above, norms / (norms + self.eps) * limits, norms)
-        entering = ops.where(is_above, limits, norms)
+        targets = backend.where(is_above, norms / (norms + self.eps) * limits, norms)
+        entering = backend.where(is_above, limits, norms)
         moved = self.beta * known + (1.0 - self.beta) * entering
-        return targets, ops.where(entering > 0, moved, gamma)
+        return targets, backend.where(entering > 0, moved, gamma)
 
     def _keep(self, places: Any, gamma: Tensor) -> None:
         self.gamma.assign(ops.scatter_update(self.gamma.value, places[:, None], gamma))

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_clip._seam import backend
 from keras_clip.clippers import sorted_window
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_count
@@ -84,7 +85,7 @@ class AutoClip(Clipper):
         place = self.count.value % self.history_size
         oldest = ops.take(norms, place)
         is_place = ops.arange(self.history_size, dtype="int32") == place
-        self.norms.assign(ops.where(is_place, norm, norms))
+        self.norms.assign(backend.where(is_place, norm, norms))
         self.sorted_norms.assign(sorted_window.replace(self.sorted_norms.value, oldest, norm))
         self.count.assign(self.count.value + 1)
 
@@ -92,7 +93,7 @@ class AutoClip(Clipper):
         percent = ops.cast(update.evaluate(self.percentile), self.dtype)
         seen = self.count.value
         size = ops.zeros_like(seen) + self.history_size
-        held = ops.where(seen < size, seen, size)
+        held = backend.where(seen < size, seen, size)
         return sorted_window.percentile(self.sorted_norms.value, held, percent)
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:

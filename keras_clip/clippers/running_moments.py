@@ -9,6 +9,7 @@ import math
 
 from keras import ops
 
+from keras_clip._seam import backend
 from keras_clip.types import Tensor
 
 Moments = tuple[Tensor, Tensor]
@@ -39,7 +40,7 @@ def exponential(mean: Tensor, deviation: Tensor, number: Tensor, alpha: float) -
 
 def hypotenuse(one: Tensor, other: Tensor) -> Tensor:
     """`sqrt(one ** 2 + other ** 2)` of two numbers from 0 up, without their squares."""
-    larger = ops.where(one > other, one, other)
-    smaller = ops.where(one > other, other, one)
-    ratio = smaller / ops.where(larger > 0, larger, ops.ones_like(larger))
+    larger = backend.where(one > other, one, other)
+    smaller = backend.where(one > other, other, one)
+    ratio = smaller / backend.where(larger > 0, larger, ops.ones_like(larger))
     return larger * ops.sqrt(1.0 + ratio * ratio)

@@ -8,6 +8,7 @@ import math
 
 from keras import ops
 
+from keras_clip._seam import backend
 from keras_clip.types import Tensor
 
 
@@ -15,10 +16,10 @@ def replace(ascending: Tensor, oldest: Tensor, newest: Tensor) -> Tensor:
     """Take `oldest`, which is in `ascending`, out and put `newest` in."""
     end = ops.zeros_like(ascending[:1]) + math.inf
     following = ops.concatenate([ascending[1:], end])
-    without = ops.where(ascending < oldest, ascending, following)
+    without = backend.where(ascending < oldest, ascending, following)
     preceding = ops.concatenate([-end, without[:-1]])
-    at_or_after = ops.where(preceding <= newest, newest, preceding)
-    return ops.where(without <= newest, without, at_or_after)
+    at_or_after = backend.where(preceding <= newest, newest, preceding)
+    return backend.where(without <= newest, without, at_or_after)
 
 
 def percentile(ascending: Tensor, count: Tensor, percent: Tensor) -> Tensor:
@@ -26,11 +27,11 @@ def percentile(ascending: Tensor, count: Tensor, percent: Tensor) -> Tensor:
     last = ops.cast(count - 1, ascending.dtype)
     # In this order: 0 and 100 percent are the first and the last entry exactly.
     position = percent / 100.0 * last
-    position = ops.where(position < last, position, last)
-    position = ops.where(position > 0, position, ops.zeros_like(position))
+    position = backend.where(position < last, position, last)
+    position = backend.where(position > 0, position, ops.zeros_like(position))
     below = ops.cast(position, "int32")
     fraction = position - ops.cast(below, ascending.dtype)
     # Beyond the last entry there is +inf, or the end of the vector.
-    above = ops.where(below < count - 1, below + 1, below)
+    above = backend.where(below < count - 1, below + 1, below)
     lower, upper = ops.unstack(ops.take(ascending, ops.stack([below, above]), axis=0), 2)
-    return ops.where(fraction > 0, lower + fraction * (upper - lower), lower)
+    return backend.where(fraction > 0, lower + fraction * (upper - lower), lower)

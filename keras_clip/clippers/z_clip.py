@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_clip._seam import backend
 from keras_clip.arithmetic import norm_scaled_to
 from keras_clip.clippers import running_moments
 from keras_clip.clippers.clipper import Clipper
@@ -120,7 +121,7 @@ class ZClip(Clipper):
         self.bound.assign(self._at_most_max_grad_norm(bound, update))
         is_spike, limit = self._adaptive_limit(norm, update)
         is_spike = ops.logical_and(is_spike, ops.logical_not(self._is_warming_up()))
-        adaptive = ops.where(is_spike, limit, norm)
+        adaptive = backend.where(is_spike, limit, norm)
         self._learn(adaptive, is_spike)
         threshold = self._at_most_max_grad_norm(adaptive, update)
         self.threshold.assign(threshold)
@@ -139,7 +140,7 @@ class ZClip(Clipper):
         is_spike = z > z_thresh
         if self.clip_option == "mean":
             return is_spike, mean
-        divisor = ops.where(is_spike, z, ops.ones_like(z))
+        divisor = backend.where(is_spike, z, ops.ones_like(z))
         return is_spike, self.clip_factor * (mean + z_thresh * std * (z_thresh / divisor))
 
     def _bound(self, update: Update) -> Tensor:
@@ -154,17 +155,20 @@ class ZClip(Clipper):
         first = running_moments.of_all(mean, std, norm, ops.cast(count + 1, self.dtype))
         later = running_moments.exponential(mean, std, norm, self.alpha)
         if self.skip_update_on_spike:
-            later = (ops.where(is_spike, mean, later[0]), ops.where(is_spike, std, later[1]))
-        self.mean.assign(ops.where(is_warming_up, first[0], later[0]))
-        self.std.assign(ops.where(is_warming_up, first[1], later[1]))
-        self.count.assign(ops.where(is_warming_up, count + 1, count))
+            later = (
+                backend.where(is_spike, mean, later[0]),
+                backend.where(is_spike, std, later[1]),
+            )
+        self.mean.assign(backend.where(is_warming_up, first[0], later[0]))
+        self.std.assign(backend.where(is_warming_up, first[1], later[1]))
+        self.count.assign(backend.where(is_warming_up, count + 1, count))
 
     def _at_most_max_grad_norm(self, limit: Tensor, update: Update) -> Tensor:
         maximum = update.evaluate(self.max_grad_norm)
         if maximum is None:
             return limit
         maximum = ops.cast(maximum, self.dtype)
-        return ops.where(limit > maximum, maximum, limit)
+        return backend.where(limit > maximum, maximum, limit)
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norm, and `mean + z_thresh * std` of the norms before it.
@@ -173,7 +177,7 @@ class ZClip(Clipper):
         """
         infinite = ops.zeros_like(self.mean.value) + math.inf
         first = self._at_most_max_grad_norm(infinite, update)
-        return update.global_norm, ops.where(self._is_warming_up(), first, self._bound(update))
+        return update.global_norm, backend.where(self._is_warming_up(), first, self._bound(update))
 
     def used_threshold(self, update: Update) -> Tensor | None:
         """Return what the norm could have been without being scaled."""
