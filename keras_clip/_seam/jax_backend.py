@@ -22,7 +22,7 @@ UPDATES_ON_MICRO_STEPS = True
 # Entries of a vector that are copied beside those of others rather than added up first.
 _LARGEST_JOINED = 2**16
 
-# Entries of an array that goes into one vector with others where a norm is extreme.
+# Entries of an array that goes into one vector with others before it is squared.
 _LARGEST_FLATTENED = 2**12
 
 # Nothing is recorded: JAX differentiates functions.
@@ -62,30 +62,25 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
 def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
     # To the end by itself, each sum would take a kernel or two more, most of them for nothing:
     # on an accelerator they are many and tiny. XLA takes the sums apart again if it may.
+    if may_join:
+        operands = _small_ones_joined(operands, dtype)
     sums_of = _sums if may_join else _sum
     sums = jnp.concatenate([sums_of(jnp.square(operand.astype(dtype))) for operand in operands])
     sum_of_squares = jnp.sum(jax.lax.optimization_barrier(sums))
     return jax.lax.cond(
         numerics.is_ordinary(sum_of_squares),
         lambda: jnp.sqrt(sum_of_squares),
-        lambda: _extreme_norm(operands, dtype, may_join),
+        # Left to itself, XLA takes minutes over a thousand gradients.
+        lambda: numerics.rescaled_norm(_kept_in_branch(operands), jax.lax.optimization_barrier),
     )
 
 
-def _extreme_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
-    operands = _kept_in_branch(operands)
-    if may_join:
-        operands = _small_ones_joined(operands, dtype)
-    # Left to itself, XLA takes minutes over a thousand gradients.
-    return numerics.rescaled_norm(operands, jax.lax.optimization_barrier)
-
-
 def _small_ones_joined(operands: list[Tensor], dtype: str) -> list[Tensor]:
-    # A branch takes time by the number of its kernels even where it is not taken: with a thousand
-    # small gradients a millisecond of five.
+    # One kernel to copy them and one to add them up, in the place of one for each; and as few in
+    # the branch, which takes time by the number of its kernels even where it is not taken.
     small = [o.astype(dtype).reshape(-1) for o in operands if o.size <= _LARGEST_FLATTENED]
     large = [operand for operand in operands if operand.size > _LARGEST_FLATTENED]
-    return [jnp.concatenate(small), *large] if small else large
+    return [jax.lax.optimization_barrier(jnp.concatenate(small)), *large] if small else large
 
 
 def _sums(values: Tensor) -> Tensor:
