@@ -11,7 +11,7 @@ Adds its figures to `benchmarks/results/clipper_cost.json`, by backend.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import keras
 import numpy as np
 
 from benchmarks.environment import versions
-from keras_clip import ClippedOptimizer, ClipperMap, ObserveOnly, clippers
+from keras_clip import ClipMonitor, ClippedOptimizer, ClipperMap, ObserveOnly, clippers
 
 RESULT = Path(__file__).parent / "results" / "clipper_cost.json"
 BATCH_SIZE = 128
 REFERENCE = "ClipByGlobalNorm"
+MONITORED = "ClipByGlobalNorm, ClipMonitor"
 
 # Thresholds low enough for each to have something to clip at every step.
 VARIANTS: dict[str, Callable[[], Any]] = {
@@ -32,6 +33,7 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "ClipByGlobalNorm, nothing to clip": lambda: clippers.ClipByGlobalNorm(1e9),
     "ClipByGlobalNorm, history_size=0": lambda: clippers.ClipByGlobalNorm(1e-3),
     'ClipByGlobalNorm, nonfinite="skip"': lambda: clippers.ClipByGlobalNorm(1e-3),
+    MONITORED: lambda: clippers.ClipByGlobalNorm(1e-3),
     "ClipByGlobalNorm(norm_type=inf)": lambda: clippers.ClipByGlobalNorm(1e-5, float("inf")),
     "ClipByNorm": lambda: clippers.ClipByNorm(1e-3),
     "ClipByValue": lambda: clippers.ClipByValue(1e-6),
@@ -68,24 +70,32 @@ def make_model(clipper: Any, **options: Any) -> Any:
     return model
 
 
-def seconds_per_step(model: Any, inputs: np.ndarray, targets: np.ndarray) -> float:
+def seconds_per_step(name: str, model: Any, inputs: np.ndarray, targets: np.ndarray) -> float:
+    """Train for an epoch, at whose end the monitor reads what the device has kept."""
+    callbacks = [ClipMonitor()] if name == MONITORED else []
     start = time.perf_counter()
-    model.fit(inputs, targets, batch_size=BATCH_SIZE, shuffle=False, verbose=0)
+    model.fit(inputs, targets, batch_size=BATCH_SIZE, shuffle=False, verbose=0, callbacks=callbacks)
     return (time.perf_counter() - start) / (len(inputs) // BATCH_SIZE)
 
 
-def measure(repetitions: int, steps: int) -> dict[str, dict[str, float]]:
+def measure(
+    repetitions: int, steps: int, only: Sequence[str] | None = None
+) -> dict[str, dict[str, float]]:
     generator = np.random.default_rng(0)
     inputs = generator.normal(size=(steps * BATCH_SIZE, 256)).astype("float32")
     targets = generator.integers(0, 10, size=len(inputs))
-    models = {n: make_model(make(), **OPTIONS.get(n, {})) for n, make in VARIANTS.items()}
+    models = {
+        name: make_model(make(), **OPTIONS.get(name, {}))
+        for name, make in VARIANTS.items()
+        if only is None or name in (REFERENCE, *only)
+    }
     print(f"{next(iter(models.values())).count_params():,} parameters")
-    for model in models.values():
-        seconds_per_step(model, inputs, targets)  # compiles
+    for name, model in models.items():
+        seconds_per_step(name, model, inputs, targets)  # compiles
     times: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(repetitions):
         for name in generator.permutation(list(models)):
-            times[name].append(seconds_per_step(models[name], inputs, targets))
+            times[name].append(seconds_per_step(name, models[name], inputs, targets))
     reference = np.array(times[REFERENCE])
     return {
         name: {
@@ -101,12 +111,15 @@ def measure(repetitions: int, steps: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=25)
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="of the variants")
     parser.add_argument("--steps", type=int, default=12, help="steps of one repetition")
     arguments = parser.parse_args()
-    measured = measure(arguments.repetitions, arguments.steps)
+    measured = measure(arguments.repetitions, arguments.steps, arguments.only)
     for name, own in measured.items():
         spread = f"{own['lower_quartile']:.3f} to {own['upper_quartile']:.3f}"
         print(f"{name:35} {own['milliseconds']:7.2f} ms  {own['ratio']:.3f}  ({spread})")
+    if arguments.only:
+        return
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     results[keras.config.backend()] = {"versions": versions(), "measured": measured}
     RESULT.write_text(json.dumps(results, indent=1))

@@ -34,7 +34,7 @@ VARIANTS = {
     "memory": (REFERENCE, KERAS, OURS, IDLE),
 }
 UNITS = {"import": "s", "build": "s", "first step": "s", "memory": "MiB"}
-RUNS = {"import": 5, "build": 3, "first step": 6, "memory": 2}
+RUNS = {"import": 5, "build": 3, "first step": 4, "memory": 2}
 SIZES = {
     "full": {"build": 3000, "first step": 300, "memory": [8192, 4096]},
     "quick": {"build": 300, "first step": 30, "memory": [1024, 512]},

@@ -140,8 +140,10 @@ def scale_to_norm(
     """
     if not gradients or (is_number(max_norm) and max_norm == math.inf):
         return list(gradients)
+    norm = numerics.widened(norm)
     threshold = _as_scalar(max_norm, _dtype(norm))
-    # Not `ops.maximum`, which on torch computes in float32 whatever it is given.
+    # A negative one counts as 0. Not `ops.maximum`, which on torch computes in float32 whatever
+    # it is given.
     threshold = ops.relu(threshold)
     scaled: list[Gradient] = backend.scale_to_norm(gradients, norm, threshold, overwritable)
     return scaled
@@ -171,6 +173,7 @@ def scale_each_to_norm(
     """Clip each gradient by itself: `g_i * min(1, limits_i / norms_i)`, vectors both."""
     if not gradients:
         return []
+    norms = numerics.widened(norms)
     limits = ops.cast(limits, _dtype(norms))
     limits = backend.where(limits < 0, ops.zeros_like(limits), limits)
     scaled: list[Gradient] = backend.scale_each_to_norm(

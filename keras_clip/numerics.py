@@ -44,6 +44,11 @@ def is_half(tensor: Tensor) -> bool:
     return keras.backend.standardize_dtype(tensor.dtype) in ("float16", "bfloat16")
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """Hazard: what half precision holds of a norm is no norm to divide by."""
+    return ops.cast(tensor, "float32") if is_half(tensor) else tensor
+
+
 def is_ordinary(sum_of_squares: Tensor) -> Tensor:
     """Hazard: squares overflow from 1.8e19 and underflow below 1e-19 in float32."""
     dtype = keras.backend.standardize_dtype(sum_of_squares.dtype)

@@ -8,8 +8,8 @@ Each offers the same functions:
 - `norm_operand(gradient)`: the dense tensor whose norm counts for a gradient.
 - `global_norm(operands, dtype)`: the norm over all operands, for any magnitude.
 - `norms(operands, dtype)`: the norm of each operand by itself, as one vector.
-- `scale_to_norm(gradients, norm, max_norm, overwritable)`: the clip, given the norm; of the
-  variables that are overwritable, torch scales what it keeps as their `.grad` in place.
+- `scale_to_norm(gradients, norm, max_norm, overwritable)`: the clip, given the norm. If
+  `overwritable` are the variables, not an empty list, torch may scale their `.grad` in place.
 - `scale_each_to_norm(gradients, norms, limits, overwritable)`: the clip of each gradient by
   itself.
 - `is_sparse(gradient)`: whether it stores some rows or entries only.

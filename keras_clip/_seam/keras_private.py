@@ -126,9 +126,14 @@ def keras_variables(optimizer: Optimizer, variables: list[Variable]) -> list[Var
     return [known[optimizer._get_variable_index(variable)] for variable in variables]
 
 
+def tensor_of(variable: Variable) -> Tensor | None:
+    """Return the tensor that a variable on torch consists of, whatever scope this is."""
+    return getattr(variable, "_value", None)
+
+
 def grad_of(variable: Variable) -> Tensor | None:
     """Return what torch keeps as a variable's `.grad`."""
-    tensor: Tensor = getattr(variable, "_value", None)
+    tensor: Tensor = tensor_of(variable)
     # torch warns of anybody who asks for the `.grad` of what is no leaf.
     return tensor.grad if getattr(tensor, "is_leaf", False) else None
 

@@ -271,6 +271,9 @@ def all_reduce(
 
     Keras pre-divides the loss by the number of replicas: the sum is the whole batch's mean.
     """
+    if not tf.distribute.has_strategy():
+        # What TensorFlow then makes of them, in as much time as a few updates take.
+        return list(gradients)
     native = [getattr(variable, "value", variable) for variable in variables]
     reduced = original(list(zip(gradients, native, strict=True)))
     return [gradient for gradient, _ in reduced]
@@ -419,6 +422,9 @@ def _clamp_on_each_replica(
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
     """Scatter into the variable, or each replica into its copy: see `clamp`."""
+    if not tf.distribute.has_strategy():
+        _scatter_row(variable.value, index, row)
+        return
 
     def write_on_each_replica(strategy: Any, native: Any, index: Tensor, row: Tensor) -> None:
         strategy.extended.update(native, _scatter_row, args=(index, row), group=False)
@@ -443,5 +449,8 @@ def stack(scalars: Sequence[Tensor]) -> Tensor:
 
 
 def count_up(variable: Variable) -> None:
-    """Assign as Keras does, which knows of replicas."""
-    variable.assign(variable.value + 1)
+    """Assign as Keras does, where there are replicas."""
+    if tf.distribute.has_strategy():
+        variable.assign(variable.value + 1)
+    else:
+        variable.value.assign_add(1)

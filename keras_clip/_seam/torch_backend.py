@@ -12,7 +12,7 @@ import torch
 from keras import ops
 
 from keras_clip import numerics
-from keras_clip._seam import host_errors, torch_norms
+from keras_clip._seam import host_errors, keras_private, torch_norms
 from keras_clip._seam.sparse import NO_SPARSE
 from keras_clip._seam.torch_kept_gradients import are_kept_by
 from keras_clip._seam.torch_shards import (
@@ -41,8 +41,6 @@ _Kind = tuple[torch.device, torch.dtype]
 
 # torch counts them for the sake of automatic differentiation.
 _writes = attrgetter("_version")
-
-_device, _dtype, _is_sparse = attrgetter("device"), attrgetter("dtype"), attrgetter("is_sparse")
 
 
 def as_gradient(value: Any) -> Gradient:
@@ -144,25 +142,29 @@ def scale_to_norm(
 ) -> list[Gradient]:
     """Multiply by `max_norm / norm` where there is anything to clip."""
     if not _decide_on_host(norm):
-        factors = numerics.factors(norm, max_norm)
-        return _multiplied(gradients, *factors, in_place=are_kept_by(overwritable, gradients))
+        in_place = are_kept_by(overwritable, gradients)
+        return _multiplied(gradients, *numerics.factors(norm, max_norm), in_place=in_place)
     # In Python, as for a small model each operation on a tensor counts.
     limit, known_norm = float(max_norm.detach()), float(norm.detach())
     if known_norm <= limit or math.isinf(limit):
         return list(gradients)
     # Where the norm is not finite all would become NaN, and nobody could find the one it was.
     in_place = math.isfinite(known_norm) and are_kept_by(overwritable, gradients)
+    if norm.requires_grad or max_norm.requires_grad:
+        # A number has no derivative.
+        return _multiplied(gradients, *numerics.two_factors(norm, max_norm), in_place=in_place)
     dtype = keras.backend.standardize_dtype(norm.dtype)
     both = numerics.two_factors_of_numbers(known_norm, limit, dtype)
-    tensors = [torch.tensor(factor, dtype=norm.dtype) for factor in both if factor != 1.0]
-    return _multiplied(gradients, *tensors, in_place=in_place)
+    factors = [torch.tensor(factor, dtype=norm.dtype) for factor in both if factor != 1.0]
+    return _multiplied(gradients, *factors, in_place=in_place)
 
 
 def scale_each_to_norm(
     gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable]
 ) -> list[Gradient]:
     """Multiply each by `limit / norm` where there is anything to clip at all."""
-    if _decide_on_host(norms):
+    # A number has no derivative.
+    if _decide_on_host(norms) and not (norms.requires_grad or limits.requires_grad):
         return _scaled_each_on_host(gradients, norms, limits, overwritable)
     in_place = are_kept_by(overwritable, gradients)
     first, second = numerics.factors(norms, limits)
@@ -241,10 +243,11 @@ def _multiply_in_place(tensors: list[Tensor], factor: Tensor) -> list[Tensor]:
 
 def _by_kind(tensors: Sequence[Tensor]) -> dict[_Kind | None, list[int]]:
     """Positions of the tensors that one call handles; by None, of sparse and sharded ones."""
-    devices, dtypes = set(map(_device, tensors)), set(map(_dtype, tensors))
-    may_be_alone = any(map(_is_sparse, tensors)) or any_sharded(tensors)
-    if len(devices) == len(dtypes) == 1 and not may_be_alone:
-        return {(devices.pop(), dtypes.pop()): list(range(len(tensors)))}
+    found = {tensor.device for tensor in tensors}, {tensor.dtype for tensor in tensors}
+    may_be_alone = any(tensor.is_sparse for tensor in tensors) or any_sharded(tensors)
+    if len(found[0]) == len(found[1]) == 1 and not may_be_alone:
+        # The usual case, for which a thousand times the way below would be long.
+        return {(found[0].pop(), found[1].pop()): list(range(len(tensors)))}
     kinds: dict[_Kind | None, list[int]] = {}
     sharded = sharded_types()
     for position, tensor in enumerate(tensors):
@@ -421,9 +424,20 @@ def _clamped(value: Tensor, bound: Tensor) -> Tensor:
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
     """Copy into the tensor, at a place that the host need not know."""
+    rows, is_own = _value_and_whether_own(variable)
+    place = index.reshape(1).long()
     with torch.no_grad():
-        rows = variable.value
-        rows.index_copy_(0, index.reshape(1).long(), _on(rows.device, row)[None])
+        row = _on(rows.device, row)[None]
+        if is_own:
+            rows.index_copy_(0, place, row)
+        else:
+            variable.assign(rows.index_copy(0, place, row))
+
+
+def _value_and_whether_own(variable: Variable) -> tuple[Tensor, bool]:
+    """Return a variable's value; in `stateless_apply` it is what the caller gave, and his."""
+    value = variable.value
+    return value, value is keras_private.tensor_of(variable)
 
 
 def where(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
@@ -438,5 +452,9 @@ def stack(scalars: Sequence[Tensor]) -> Tensor:
 
 def count_up(variable: Variable) -> None:
     """Add in place: to assign a new value goes through all of Keras's checks of it."""
+    value, is_own = _value_and_whether_own(variable)
     with torch.no_grad():
-        variable.value.add_(1)
+        if is_own:
+            value.add_(1)
+        else:
+            variable.assign(value + 1)

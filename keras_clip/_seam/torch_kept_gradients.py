@@ -5,7 +5,7 @@ from operator import attrgetter, is_
 
 import torch
 
-from keras_clip._seam.keras_private import grad_of
+from keras_clip._seam.keras_private import grad_of, tensor_of
 from keras_clip._seam.torch_shards import any_sharded
 from keras_clip.types import Gradients, Variable
 
@@ -20,9 +20,13 @@ def are_kept_by(variables: Sequence[Variable], gradients: Gradients) -> bool:
     False as well where writing would show elsewhere: where a graph for second derivatives hangs
     on a gradient, or one's memory is, or may be, shared.
     """
-    if len(variables) != len(gradients) or torch.compiler.is_compiling():
+    if not variables or len(variables) != len(gradients) or torch.compiler.is_compiling():
         return False
     if not all(map(is_, map(grad_of, variables), gradients)):
+        return False
+    # In `stateless_apply` a variable's value is what the caller gave for it, and his gradients
+    # are not Keras's to change.
+    if variables[0].value is not tensor_of(variables[0]):
         return False
     if any(map(_requires_grad, gradients)) or any_sharded(gradients):
         return False

@@ -6,7 +6,7 @@ in all threads, and each row is short. A call takes a microsecond, of a small te
 """
 
 from collections.abc import Hashable, Sequence
-from functools import cache
+from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -43,19 +43,20 @@ def norm(operands: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     wide = _as_type(operands, dtype)
     kinds = _kinds(wide)
     parts = [part for position in kinds.rows for part in _row_norms(wide[position])]
-    return _length([*_norms_of_kinds(wide, kinds), *parts], dtype)
+    return _length([*_norms_of_kinds(wide, kinds), *parts], dtype, operands[0].device)
 
 
 def norms(operands: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Norm of each of `operands` by itself, as one vector."""
     wide = _as_type(operands, dtype)
     kinds = _kinds(wide)
-    of_rows = [_length(_row_norms(wide[position]), dtype)[None] for position in kinds.rows]
-    found = _joined([*_norms_of_kinds(wide, kinds), *of_rows])
+    device = operands[0].device
+    of_rows = [_length(_row_norms(wide[position]), dtype, device)[None] for position in kinds.rows]
+    found = _joined([*_norms_of_kinds(wide, kinds), *of_rows], device)
     order = [position for group in (*kinds.stacks, kinds.whole, kinds.rows) for position in group]
     if order == sorted(order):
         return found
-    return found[torch.tensor(order, device=found.device).argsort()]
+    return found[torch.tensor(order, device=device).argsort()]
 
 
 def _as_type(operands: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -91,10 +92,10 @@ def _norms_of_kinds(tensors: Sequence[Tensor], kinds: _Kinds) -> list[Tensor]:
     found = []
     for group in kinds.stacks:
         stack = torch.stack([tensors[position] for position in group])
-        found.append(torch.linalg.vector_norm(stack.view(len(group), -1), dim=1))
+        found.append(torch.linalg.vector_norm(stack.reshape(len(group), -1), dim=1))
     if kinds.whole:
         each = torch._foreach_norm([tensors[position] for position in kinds.whole], 2)
-        found.append(torch.stack(_on_one_device(each)))
+        found.append(torch.stack(_on_device(tensors[0].device, each)))
     return found
 
 
@@ -110,7 +111,7 @@ def _row_norms(tensor: Tensor) -> list[Tensor]:
     return [torch.linalg.vector_norm(rows, dim=1), torch.linalg.vector_norm(flat[-rest:])[None]]
 
 
-@cache
+@lru_cache
 def _row_length(entries: int) -> int:
     """Length of rows without a rest, if there is one that is neither short nor long."""
     largest_power_of_two = entries & -entries
@@ -119,16 +120,15 @@ def _row_length(entries: int) -> int:
     return length if length <= _LONGEST_ROW else _SHORTEST_ROW
 
 
-def _length(vectors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    return torch.linalg.vector_norm(_joined(vectors), dtype=torch.float64).to(dtype)
+def _length(vectors: Sequence[Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.linalg.vector_norm(_joined(vectors, device), dtype=torch.float64).to(dtype)
 
 
-def _joined(vectors: Sequence[Tensor]) -> Tensor:
-    return vectors[0] if len(vectors) == 1 else torch.cat(_on_one_device(vectors))
+def _joined(vectors: Sequence[Tensor], device: torch.device) -> Tensor:
+    vectors = _on_device(device, vectors)
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
 
-def _on_one_device(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Bring norms to the first one's device, where layers are placed on several."""
-    if len(set(map(_device, tensors))) == 1:
-        return tensors
-    return [tensor.to(tensors[0].device) for tensor in tensors]
+def _on_device(device: torch.device, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Bring norms to one device, where layers are placed on several."""
+    return [tensor if tensor.device == device else tensor.to(device) for tensor in tensors]

@@ -97,9 +97,8 @@ class AdaGC(Clipper):
         """Scale each gradient to its limit, and move the gammas of those that have one."""
         if not update.gradients:
             return []
-        numbers = np.array([self._places[id(v)] for v in update.variables], dtype="int32")
-        places = constant(numbers, like=self.gamma.value)
-        gamma = ops.take(self.gamma.value, places, axis=0)
+        places = self._places_of(update.variables)
+        gamma = self.gamma.value if places is None else ops.take(self.gamma.value, places, axis=0)
         norms = ops.cast(update.norms, self.dtype)
         is_warming_up = self.count.value < self.start_clip_steps
         first, first_gamma = self._in_warm_up(norms, gamma, update)
@@ -127,8 +126,17 @@ class AdaGC(Clipper):
         moved = self.beta * known + (1.0 - self.beta) * entering
         return targets, backend.where(entering > 0, moved, gamma)
 
-    def _keep(self, places: Any, gamma: Tensor) -> None:
-        self.gamma.assign(ops.scatter_update(self.gamma.value, places[:, None], gamma))
+    def _places_of(self, variables: Sequence[Variable]) -> Tensor | None:
+        """Return which of the gammas are theirs, or None for all of them, in order."""
+        numbers = [self._places[id(variable)] for variable in variables]
+        if numbers == list(range(len(self._places))):
+            return None
+        return constant(np.array(numbers, dtype="int32"), like=self.gamma.value)
+
+    def _keep(self, places: Tensor | None, gamma: Tensor) -> None:
+        if places is not None:
+            gamma = ops.scatter_update(self.gamma.value, places[:, None], gamma)
+        self.gamma.assign(gamma)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, thresholds as they stand now."""

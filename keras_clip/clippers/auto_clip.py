@@ -81,11 +81,9 @@ class AutoClip(Clipper):
         return update.scaled_to_norm(update.global_norm, threshold)
 
     def _remember(self, norm: Tensor) -> None:
-        norms = self.norms.value
         place = self.count.value % self.history_size
-        oldest = ops.take(norms, place)
-        is_place = ops.arange(self.history_size, dtype="int32") == place
-        self.norms.assign(backend.where(is_place, norm, norms))
+        oldest = ops.take(self.norms.value, place)
+        backend.write_row(self.norms, place, norm)
         self.sorted_norms.assign(sorted_window.replace(self.sorted_norms.value, oldest, norm))
         self.count.assign(self.count.value + 1)
 

@@ -50,7 +50,8 @@ class Clipper(abc.ABC):
     # Said by each class for itself, as one derived from it may look at the gradients later on.
     _is_done_with_gradients = False
 
-    # Whether `clip` asks for the norms of single gradients at every update.
+    # Whether `clip` asks for the norms of single gradients at every update. One derived from it may
+    # inherit this: to be wrong takes time, no more.
     _needs_norms = False
 
     _owner: str | None = None
@@ -108,7 +109,7 @@ class Clipper(abc.ABC):
         Measured, unless a clipper knows it. None says that it is the smaller of the norm before
         and `used_threshold`, and costs nothing.
         """
-        return update.norm_after_clip(clipped)
+        return update.norm_of(clipped)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments, as JSON can hold them."""

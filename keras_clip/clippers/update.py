@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from operator import is_
 from typing import Any, Self
 
 import keras
@@ -48,11 +49,11 @@ class Update:
         self.step = step
         self._overwritable = variables if may_overwrite else []
         self._needs_norms = needs_norms
-        self._scaled_each: tuple[list[Gradient], Tensor] | None = None
+        self._scaled: tuple[tuple[Gradient, ...], Tensor] | None = None
 
     @cached_property
     def global_norm(self) -> Tensor:
-        """Scalar tensor, `keras_clip.global_norm(gradients)`."""
+        """Scalar tensor, `keras_clip.global_norm(gradients)`, to rounding."""
         by_norms = self._needs_norms and self.gradients
         return norm_of_tensors([self.norms] if by_norms else self.gradients)
 
@@ -62,23 +63,24 @@ class Update:
         return norms_of_tensors(self.gradients)
 
     def scaled_to_norm(self, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
-        """Return `g_i * min(1, max_norm / norm)`, the norm being one of all gradients."""
+        """Return `g_i * min(1, max_norm / norm)`, the norm being any over all gradients."""
         return scale_to_norm(self.gradients, norm, max_norm, self._overwritable)
 
     def scaled_each_to_norm(self, limits: Tensor) -> list[Gradient]:
         """Return `g_i * min(1, limits_i / norms_i)`."""
         scaled = scale_each_to_norm(self.gradients, self.norms, limits, self._overwritable)
-        self._scaled_each = scaled, limits
+        self._scaled = tuple(scaled), limits
         return scaled
 
-    def norm_after_clip(self, clipped: list[Gradient]) -> Tensor:
-        """Return the global norm of what a clipper has returned: measured, unless it is known.
+    def norm_of(self, clipped: list[Gradient]) -> Tensor:
+        """Return the global norm of what a clipper made of the gradients.
 
-        It is if `clipped` is what `scaled_each_to_norm` returned last.
+        Known where that is all that `scaled_each_to_norm` returned last, measured elsewhere.
         """
-        if self._scaled_each is None or clipped is not self._scaled_each[0]:
+        scaled, limits = self._scaled or ((), None)
+        if len(scaled) != len(clipped) or not all(map(is_, scaled, clipped)) or not clipped:
             return norm_of_tensors(clipped)
-        return global_norm_scaled_to(self.global_norm, self.norms, self._scaled_each[1])
+        return global_norm_scaled_to(self.global_norm, self.norms, limits)
 
     def evaluate(self, threshold: Any) -> Any:
         """Return the tensor that a `Threshold` is at this step; of None, None."""

@@ -81,7 +81,17 @@ def train(optimizer, own, variables=None, stream=None):
     return values(variables), numpy_of(gradients)
 
 
+@pytest.fixture(params=["processor", "accelerator"])
+def _way(request, monkeypatch):
+    """Decide where the host knows a value, or not at all, as on an accelerator."""
+    from keras_clip._seam import torch_backend
+
+    if request.param == "accelerator":
+        monkeypatch.setattr(torch_backend, "_decide_on_host", lambda tensor: False)
+
+
 @EACH_CLIPPER
+@pytest.mark.usefixtures("_way")
 def test_the_outcome_is_the_same(make):
     kept = ClippedOptimizer("sgd", clipper=make(), history_size=4)
     given = ClippedOptimizer("sgd", clipper=make(), history_size=4)
@@ -91,6 +101,7 @@ def test_the_outcome_is_the_same(make):
 
 
 @EACH_CLIPPER
+@pytest.mark.usefixtures("_way")
 def test_kept_gradients_are_overwritten(make):
     # Of four, as AutoClip has to know a smaller norm before it clips.
     after = train(
@@ -171,6 +182,25 @@ def test_norms_of_variables_are_those_before_the_clip():
     recorded = list(optimizer.variable_norms.values())[1:]
     expected = [[np.linalg.norm(g) for g in arrays] for arrays in gradient_stream(4)]
     np.testing.assert_allclose(np.transpose(recorded), expected, rtol=1e-6)
+
+
+def test_not_in_stateless_apply():
+    import torch
+
+    variables = make_variables()
+    gradients = keep(variables, as_tensors(gradient_stream(1)[0]))
+    optimizer = ClippedOptimizer("sgd", max_norm=0.1)
+    optimizer.build(variables)
+    state, weights = (
+        [v.value.detach().clone() for v in vs] for vs in (optimizer.variables, variables)
+    )
+    before = [tensor.clone() for tensor in state]
+    with torch.no_grad():
+        _, after = optimizer.stateless_apply(state, gradients, weights)
+    assert_identical(numpy_of(gradients), gradient_stream(1)[0])
+    assert_identical(numpy_of(state), numpy_of(before))
+    names = [variable.name for variable in optimizer.variables]
+    assert int(after[names.index("history_updates")]) == 1
 
 
 def test_in_fit():

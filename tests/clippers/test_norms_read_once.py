@@ -1,0 +1,52 @@
+"""Clippers that limit each norm: what the gradients are read for, and what is recorded."""
+
+import numpy as np
+import pytest
+
+from keras_clip import AdaGC, ClipByBlockRMS, ClipByNorm, ClippedOptimizer, Update
+from tests.reference import global_norm as reference
+from tests.support.gradient_stream import as_tensors, gradient_stream, make_variables
+
+CLIPPERS = {
+    "ClipByNorm": lambda: ClipByNorm(0.1),
+    "ClipByBlockRMS": lambda: ClipByBlockRMS(0.01),
+    "AdaGC": lambda: AdaGC(max_norm=0.1),
+}
+EACH = pytest.mark.parametrize("make", CLIPPERS.values(), ids=CLIPPERS)
+
+
+def halving(kind):
+    """Return a class of a user's, who makes more of what a clipper returns."""
+
+    class Halved(kind):
+        def clip(self, update):
+            clipped = super().clip(update)
+            for place, gradient in enumerate(clipped):
+                clipped[place] = gradient / 2
+            return clipped
+
+    return Halved
+
+
+@EACH
+def test_the_global_norm_is_that_of_the_norms(make):
+    assert make().needs_norms
+    arrays = gradient_stream(1)[0]
+    update = Update(as_tensors(arrays), make_variables(), 0, needs_norms=True)
+    norm = float(np.asarray(update.global_norm))
+    assert norm == pytest.approx(reference.global_norm(arrays), rel=1e-6)
+    assert "norms" in vars(update)
+
+
+def test_no_gradients_have_no_norm():
+    assert float(np.asarray(Update([], [], 0, needs_norms=True).global_norm)) == 0.0
+
+
+@pytest.mark.parametrize("kind", [ClipByNorm, ClipByBlockRMS], ids=lambda kind: kind.__name__)
+def test_what_a_subclass_makes_of_it_is_measured(kind):
+    arrays = gradient_stream(1)[0]
+    usual, halved = (ClippedOptimizer("sgd", clipper=k(0.01)) for k in (kind, halving(kind)))
+    for optimizer in (usual, halved):
+        optimizer.apply(as_tensors(arrays), make_variables())
+    scales = usual.history["clip_scale"], halved.history["clip_scale"]
+    np.testing.assert_allclose(scales[1], scales[0] / 2, rtol=1e-6)
