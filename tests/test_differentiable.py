@@ -48,7 +48,8 @@ def clipped_by_norm(values, max_norm):
 @pytest.mark.parametrize("clip", [clipped_by_global_norm, clipped_by_norm])
 @pytest.mark.parametrize("max_norm", [2.5, 50.0])
 def test_the_norm_counts(clip, max_norm):
-    found = derivative(lambda v: keras.ops.sum(clip(v, max_norm) * DIRECTION), GRADIENT)
+    direction = keras.ops.convert_to_tensor(DIRECTION)
+    found = derivative(lambda v: keras.ops.sum(clip(v, max_norm) * direction), GRADIENT)
     unit = GRADIENT / NORM
     expected = (DIRECTION - unit * (unit @ DIRECTION)) * max_norm / NORM
     if max_norm > NORM:

@@ -90,4 +90,5 @@ def test_norms_are_differentiable():
     keras_clip.global_norm(gradients).backward()
     total = reference.global_norm(arrays)
     for gradient, array in zip(gradients, arrays, strict=True):
-        torch.testing.assert_close(gradient.grad, torch.from_numpy(array / np.float32(total)))
+        expected = torch.tensor(array / np.float32(total))
+        torch.testing.assert_close(gradient.grad, expected)
