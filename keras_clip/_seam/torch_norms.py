@@ -1,4 +1,4 @@
-"""Norms on torch's processor, by few calls, in which both cores work and few squares are added.
+"""Norms on torch's processor, by few calls, in which all threads work and few squares are added.
 
 torch takes the norm of a whole tensor in one thread, adding its squares one after another in
 float32: of 33 million entries it is off by 2e-3 (measured). The norms of a matrix's rows it takes

@@ -16,6 +16,9 @@ def prepare() -> None:
     """
     # Frameworks read these when they are first imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # On some processors TensorFlow takes other kernels, whose results differ in the last bits, and
+    # says so whatever level is set.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     # The demo's matrices are too small for a second thread to help torch, and on a busy
     # machine waiting for it was measured to make a run 8 times as long.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
