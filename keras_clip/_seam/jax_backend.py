@@ -19,9 +19,6 @@ from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = True
 
-# Entries of a vector that are copied beside those of others rather than added up first.
-_LARGEST_JOINED = 2**16
-
 # Entries of an array that goes into one vector with others before it is squared.
 _LARGEST_FLATTENED = 2**12
 
@@ -84,10 +81,8 @@ def _small_ones_joined(operands: list[Tensor], dtype: str) -> list[Tensor]:
 
 
 def _sums(values: Tensor) -> Tensor:
-    """Add up so far as one pass goes; what is small stays as it is."""
-    if values.ndim > 1:
-        return jnp.sum(values, axis=tuple(range(1, values.ndim)))
-    return values.reshape(-1) if values.size <= _LARGEST_JOINED else _sum(values)
+    """Add up so far as one pass goes."""
+    return jnp.sum(values, axis=tuple(range(1, values.ndim))) if values.ndim > 1 else _sum(values)
 
 
 def _sum(values: Tensor) -> Tensor:
