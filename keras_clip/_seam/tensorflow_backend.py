@@ -272,7 +272,8 @@ def all_reduce(
     Keras pre-divides the loss by the number of replicas: the sum is the whole batch's mean.
     """
     if not tf.distribute.has_strategy():
-        # What TensorFlow then makes of them, in as much time as a few updates take.
+        # With one replica it takes as long as some updates, and what comes out of it TensorFlow
+        # does not write over.
         return list(gradients)
     native = [getattr(variable, "value", variable) for variable in variables]
     reduced = original(list(zip(gradients, native, strict=True)))

@@ -93,9 +93,5 @@ def test_a_branch_hardly_ever_taken_is_one_node():
 
     gradients = [tf.ones([3000]) for _ in range(20)]
     graph = clip.get_concrete_function(gradients).graph.as_graph_def()
-    nodes = [node for function in graph.library.function for node in function.node_def]
-    calls = [node.attr["f"].func.name for node in nodes if "PartitionedCall" in node.op]
-    called = [function for function in graph.library.function if function.signature.name in calls]
     # One that measures extreme norms, one that scales in two steps.
-    assert len(called) == 2
-    assert all(function.attr["_noinline"].b for function in called)
+    assert str(graph).count('key: "_noinline"') == 2
