@@ -13,7 +13,6 @@ __version__ = "0.1.0"
 _runs = {name for option, name in pairwise(sys.orig_argv) if option[:1] + option[-1:] == "-m"}
 if not (sys.argv[:1] == ["-m"] and _runs & {"keras_clip", "keras_clip.demo"}):
     from keras_clip import clippers
-    from keras_clip.arithmetic import clip_by_global_norm, global_norm
     from keras_clip.clippers import (
         AdaGC,
         AdaptiveGradientClipping,
@@ -29,11 +28,12 @@ if not (sys.argv[:1] == ["-m"] and _runs & {"keras_clip", "keras_clip.demo"}):
         Update,
         ZClip,
     )
-    from keras_clip.nonfinite import NonFiniteGradientError, TooManySkipsError
+    from keras_clip.monitoring.raise_on_nonfinite import RaiseOnNonFinite
+    from keras_clip.norms.global_norm import clip_by_global_norm, global_norm
     from keras_clip.optimizer import ClippedOptimizer
-    from keras_clip.raise_on_nonfinite import RaiseOnNonFinite
+    from keras_clip.skipping.nonfinite import NonFiniteGradientError, TooManySkipsError
     from keras_clip.thresholds import Threshold
-    from keras_clip.weight_clipping import WeightClipping
+    from keras_clip.weights.weight_clipping import WeightClipping
 
 if TYPE_CHECKING:
     from keras_clip.monitoring.clip_monitor import ClipMonitor

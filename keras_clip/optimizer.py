@@ -7,7 +7,6 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_clip import history
 from keras_clip._seam import backend, keras_private
 from keras_clip._seam.inherited_state import InheritedState, inner_of
 from keras_clip._seam.interception import Interception, intercept
@@ -22,14 +21,15 @@ from keras_clip._seam.multi_optimizer import members_of
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
 from keras_clip.clippers.registry import get_member
-from keras_clip.history import History, Record
-from keras_clip.nonfinite import NonFinitePolicy, zero_nonfinite_entries
-from keras_clip.skipping import Skipping
+from keras_clip.records import history
+from keras_clip.records.history import History, Record
+from keras_clip.records.variable_norms import VariableNorms
+from keras_clip.skipping.decision import Skipping
+from keras_clip.skipping.nonfinite import NonFinitePolicy, zero_nonfinite_entries
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
-from keras_clip.variable_norms import VariableNorms
-from keras_clip.weight_groups import WeightGroups, max_weight_from_config
-from keras_clip.wrapping import check_wrappable, get_optimizer
+from keras_clip.weights.weight_groups import WeightGroups, max_weight_from_config
+from keras_clip.wrappable import check_wrappable, get_optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import keras_clip
 from keras_clip._seam import backend
-from keras_clip.arithmetic import norms_of_tensors
+from keras_clip.norms.global_norm import norms_of_tensors
 from tests.reference import global_norm as reference
 from tests.support.gradient_stream import as_tensors, assert_close, assert_identical
 from tests.support.vector_files import load

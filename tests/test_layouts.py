@@ -8,7 +8,7 @@ import pytest
 
 from keras_clip import AdaptiveGradientClipping, ClippedOptimizer, WeightClipping
 from keras_clip._seam.owners import owners_of
-from keras_clip.layouts import Layout, layouts_of
+from keras_clip.layers.layouts import Layout, layouts_of
 from tests.reference import unitwise as reference
 from tests.support.gradient_stream import apply_all, values
 

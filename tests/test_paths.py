@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_clip.paths import match_paths
+from keras_clip.layers.paths import match_paths
 
 PATHS = ["dense/kernel", "dense/bias", "dense_1/kernel"]
 

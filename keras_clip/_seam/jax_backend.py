@@ -12,9 +12,9 @@ import keras
 from jax.experimental.sparse import BCOO
 from keras import ops
 
-from keras_clip import numerics
 from keras_clip._seam import host_errors
 from keras_clip._seam.sparse import NO_SPARSE
+from keras_clip.norms import floating_point
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = True
@@ -65,10 +65,12 @@ def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
     sums = jnp.concatenate([sums_of(jnp.square(operand.astype(dtype))) for operand in operands])
     sum_of_squares = jnp.sum(jax.lax.optimization_barrier(sums))
     return jax.lax.cond(
-        numerics.is_ordinary(sum_of_squares),
+        floating_point.is_ordinary(sum_of_squares),
         lambda: jnp.sqrt(sum_of_squares),
         # Left to itself, XLA takes minutes over a thousand gradients.
-        lambda: numerics.rescaled_norm(_kept_in_branch(operands), jax.lax.optimization_barrier),
+        lambda: floating_point.rescaled_norm(
+            _kept_in_branch(operands), jax.lax.optimization_barrier
+        ),
     )
 
 
@@ -103,9 +105,9 @@ def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
 def _norms(operands: list[Tensor], dtype: str) -> Tensor:
     sums = jnp.stack([jnp.sum(jnp.square(operand.astype(dtype))) for operand in operands])
     return jax.lax.cond(
-        jnp.all(numerics.is_ordinary(sums)),
+        jnp.all(floating_point.is_ordinary(sums)),
         lambda: jnp.sqrt(sums),
-        lambda: numerics.rescaled_norms(_kept_in_branch(operands), dtype),
+        lambda: floating_point.rescaled_norms(_kept_in_branch(operands), dtype),
     )
 
 
@@ -120,9 +122,11 @@ def scale_to_norm(
 def _scale_to_norm(
     gradients: list[Gradient], norm: Tensor, max_norm: Tensor, in_loop: bool
 ) -> list[Gradient]:
-    first, second = numerics.two_factors(norm, max_norm)
+    first, second = floating_point.two_factors(norm, max_norm)
     factors = [first] * len(gradients), [second] * len(gradients)
-    return _scaled_unless(numerics.needs_no_clip(norm, max_norm), gradients, *factors, in_loop)
+    return _scaled_unless(
+        floating_point.needs_no_clip(norm, max_norm), gradients, *factors, in_loop
+    )
 
 
 def scale_each_to_norm(
@@ -137,8 +141,8 @@ def scale_each_to_norm(
 def _scale_each_to_norm(
     gradients: list[Gradient], norms: Tensor, limits: Tensor, in_loop: bool
 ) -> list[Gradient]:
-    first, second = numerics.factors(norms, limits)
-    idle = jnp.all(numerics.needs_no_clip(norms, limits))
+    first, second = floating_point.factors(norms, limits)
+    idle = jnp.all(floating_point.needs_no_clip(norms, limits))
     return _scaled_unless(idle, gradients, list(first), list(second), in_loop)
 
 
@@ -202,7 +206,7 @@ def _loop_pays(tensor: Tensor) -> bool:
 
 def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:
     def multiply(values: Tensor) -> Tensor:
-        wide = values.astype(jnp.float32) if numerics.is_half(values) else values
+        wide = values.astype(jnp.float32) if floating_point.is_half(values) else values
         return (wide * first * second).astype(values.dtype)
 
     return map_values(gradient, multiply)
@@ -347,7 +351,10 @@ def _clamped(values: list[Tensor], bounds: list[Tensor], in_loop: bool) -> list[
     outside = jnp.stack([jnp.any(jnp.abs(value) > bound) for value, bound in pairs])
 
     def clamp_all(values: list[Tensor]) -> list[Tensor]:
-        return [numerics.clamped(value, bound) for value, bound in zip(values, bounds, strict=True)]
+        return [
+            floating_point.clamped(value, bound)
+            for value, bound in zip(values, bounds, strict=True)
+        ]
 
     if in_loop:
         return _once_if(jnp.any(outside), clamp_all, values)

@@ -6,10 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_clip import numerics
 from keras_clip._seam import host_errors
 from keras_clip._seam.tensorflow_groups import Groups
 from keras_clip._seam.tensorflow_rows import half_sum_of_squares
+from keras_clip.norms import floating_point
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
@@ -74,7 +74,7 @@ def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
     operands = _groups(operands).joined(operands)
     sum_of_squares = 2.0 * tf.add_n(_half_sums(operands, dtype))
     return tf.cond(
-        numerics.is_ordinary(sum_of_squares),
+        floating_point.is_ordinary(sum_of_squares),
         lambda: tf.sqrt(sum_of_squares),
         lambda: _as_one_node(_extreme_norm)(operands, dtype),
     )
@@ -84,7 +84,7 @@ def _extreme_norm(operands: list[Tensor], dtype: str) -> Tensor:
     """Norm whose sum of squares is not ordinary; each operation takes time to trace."""
     # What float32 holds has a square in float64, except on a TPU, whose programs XLA compiles.
     if dtype == "float64" or _is_compiled_by_xla():
-        return tf.cast(numerics.rescaled_norm(operands), dtype)
+        return tf.cast(floating_point.rescaled_norm(operands), dtype)
     halves = _half_sums(operands, "float64")
     return tf.cast(tf.sqrt(2.0 * tf.add_n(halves)), dtype)
 
@@ -103,7 +103,7 @@ def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
 def _norms(operands: list[Tensor], dtype: str) -> Tensor:
     sums_of_squares = 2.0 * tf.stack(_half_sums(operands, dtype))
     return tf.cond(
-        tf.reduce_all(numerics.is_ordinary(sums_of_squares)),
+        tf.reduce_all(floating_point.is_ordinary(sums_of_squares)),
         lambda: tf.sqrt(sums_of_squares),
         lambda: tf.stack([_extreme_norm([operand], dtype) for operand in operands]),
     )
@@ -131,12 +131,12 @@ def _groups(gradients: list[Gradient]) -> Groups:
 def _scale_joined_to_norm(
     gradients: list[Gradient], norm: Tensor, max_norm: Tensor
 ) -> list[Gradient]:
-    first, second = numerics.two_factors(norm, max_norm)
+    first, second = floating_point.two_factors(norm, max_norm)
     one_or_two = tf.where(first < 1.0, 2, 1)
     # One choice of three rather than one within another: tracing takes time for each gradient
     # that goes into a branch and comes out.
     scaled: list[Gradient] = tf.switch_case(
-        tf.where(numerics.needs_no_clip(norm, max_norm), 0, one_or_two),
+        tf.where(floating_point.needs_no_clip(norm, max_norm), 0, one_or_two),
         [
             lambda: gradients,
             lambda: _cast_like(_multiplied(_widened(gradients), second), gradients),
@@ -163,11 +163,11 @@ def scale_each_to_norm(
 
 
 def _scale_each_to_norm(gradients: list[Gradient], norms: Tensor, limits: Tensor) -> list[Gradient]:
-    untouched = numerics.needs_no_clip(norms, limits)
+    untouched = floating_point.needs_no_clip(norms, limits)
     scaled: list[Gradient] = tf.cond(
         tf.reduce_all(untouched),
         lambda: gradients,
-        lambda: _scaled_each(gradients, *numerics.factors(norms, limits)),
+        lambda: _scaled_each(gradients, *floating_point.factors(norms, limits)),
     )
     return scaled
 
@@ -209,7 +209,7 @@ def _widened(gradients: list[Gradient]) -> list[Gradient]:
 
 
 def _widen(values: Tensor) -> Tensor:
-    return tf.cast(values, tf.float32) if numerics.is_half(values) else values
+    return tf.cast(values, tf.float32) if floating_point.is_half(values) else values
 
 
 def values(gradient: Gradient) -> Tensor:
@@ -415,7 +415,7 @@ def _clamp_on_each_replica(
     strategy: tf.distribute.Strategy, variables: list[Any], bounds: list[Tensor]
 ) -> None:
     def assign(variable: Any, bound: Tensor) -> None:
-        variable.assign(numerics.clamped(tf.convert_to_tensor(variable), bound))
+        variable.assign(floating_point.clamped(tf.convert_to_tensor(variable), bound))
 
     for variable, bound in zip(variables, bounds, strict=True):
         strategy.extended.update(variable, assign, args=(bound,), group=False)

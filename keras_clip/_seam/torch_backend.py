@@ -11,7 +11,6 @@ import keras
 import torch
 from keras import ops
 
-from keras_clip import numerics
 from keras_clip._seam import host_errors, keras_private, torch_norms
 from keras_clip._seam.sparse import NO_SPARSE
 from keras_clip._seam.torch_kept_gradients import are_kept_by
@@ -24,6 +23,7 @@ from keras_clip._seam.torch_shards import (
     whole,
     with_norms_for_shards,
 )
+from keras_clip.norms import floating_point
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 UPDATES_ON_MICRO_STEPS = False
@@ -31,7 +31,7 @@ UPDATES_ON_MICRO_STEPS = False
 no_gradients = torch.no_grad
 
 # Norms from here down may have lost squares to underflow: the root of the sum named in
-# `numerics.is_ordinary`.
+# `floating_point.is_ordinary`.
 _SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
 
 
@@ -86,10 +86,10 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
         norm = torch_norms.norm(operands, accumulate)
         value = float(norm.detach())
         ordinary = _SMALLEST_ORDINARY_NORM[accumulate] <= value < float("inf")
-        return norm if ordinary else numerics.rescaled_norm(operands)
+        return norm if ordinary else floating_point.rescaled_norm(operands)
     if accumulate is torch.float64 or operands[0].device.type == "mps":
         # No wider type to add in: float64 is the widest, and MPS has none.
-        return numerics.rescaled_norm(operands)
+        return floating_point.rescaled_norm(operands)
     # In float64 no square of a float32 leaves the range, so that nothing is to decide.
     return _stacked_norm(torch._foreach_norm(list(operands), 2, dtype=torch.float64)).to(accumulate)
 
@@ -118,7 +118,7 @@ def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
     operands = _unsharded(operands, dtype)
     if not _decide_on_host(operands[0]):
         if accumulate is torch.float64 or operands[0].device.type == "mps":
-            return numerics.rescaled_norms(operands, dtype)
+            return floating_point.rescaled_norms(operands, dtype)
         device = operands[0].device
         each = torch._foreach_norm(list(operands), 2, dtype=torch.float64)
         return torch.stack([norm.to(device) for norm in each]).to(accumulate)
@@ -126,7 +126,7 @@ def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
     smallest, largest = _SMALLEST_ORDINARY_NORM[accumulate], float("inf")
     if bool(((combined >= smallest) & (combined < largest)).all()):
         return combined
-    return numerics.rescaled_norms(operands, dtype)
+    return floating_point.rescaled_norms(operands, dtype)
 
 
 def _stacked_norm(norms: Sequence[Tensor]) -> Tensor:
@@ -143,7 +143,7 @@ def scale_to_norm(
     """Multiply by `max_norm / norm` where there is anything to clip."""
     if not _decide_on_host(norm):
         in_place = are_kept_by(overwritable, gradients)
-        return _multiplied(gradients, *numerics.factors(norm, max_norm), in_place=in_place)
+        return _multiplied(gradients, *floating_point.factors(norm, max_norm), in_place=in_place)
     # In Python, as for a small model each operation on a tensor counts.
     limit, known_norm = float(max_norm.detach()), float(norm.detach())
     if known_norm <= limit or math.isinf(limit):
@@ -152,9 +152,11 @@ def scale_to_norm(
     in_place = math.isfinite(known_norm) and are_kept_by(overwritable, gradients)
     if norm.requires_grad or max_norm.requires_grad:
         # A number has no derivative.
-        return _multiplied(gradients, *numerics.two_factors(norm, max_norm), in_place=in_place)
+        return _multiplied(
+            gradients, *floating_point.two_factors(norm, max_norm), in_place=in_place
+        )
     dtype = keras.backend.standardize_dtype(norm.dtype)
-    both = numerics.two_factors_of_numbers(known_norm, limit, dtype)
+    both = floating_point.two_factors_of_numbers(known_norm, limit, dtype)
     factors = [torch.tensor(factor, dtype=norm.dtype) for factor in both if factor != 1.0]
     return _multiplied(gradients, *factors, in_place=in_place)
 
@@ -167,7 +169,7 @@ def scale_each_to_norm(
     if _decide_on_host(norms) and not (norms.requires_grad or limits.requires_grad):
         return _scaled_each_on_host(gradients, norms, limits, overwritable)
     in_place = are_kept_by(overwritable, gradients)
-    first, second = numerics.factors(norms, limits)
+    first, second = floating_point.factors(norms, limits)
     return [
         _multiplied([gradient], first[place], second[place], in_place=in_place)[0]
         for place, gradient in enumerate(gradients)
@@ -180,7 +182,7 @@ def _scaled_each_on_host(
     """Multiply in one call a factor those that are above their limit."""
     dtype = keras.backend.standardize_dtype(norms.dtype)
     factors: dict[int, tuple[float, float]] = {
-        place: numerics.two_factors_of_numbers(norm, limit, dtype)
+        place: floating_point.two_factors_of_numbers(norm, limit, dtype)
         for place, (norm, limit) in enumerate(zip(norms.tolist(), limits.tolist(), strict=True))
         if not (norm <= limit or math.isinf(limit))
     }
@@ -419,7 +421,7 @@ def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
 
 
 def _clamped(value: Tensor, bound: Tensor) -> Tensor:
-    return map_shards(value, lambda shard: numerics.clamped(shard, bound))
+    return map_shards(value, lambda shard: floating_point.clamped(shard, bound))
 
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:

@@ -8,11 +8,11 @@ from keras import ops
 
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
-from keras_clip.layouts import layouts_of
-from keras_clip.paths import match_paths, path_of
+from keras_clip.layers.layouts import layouts_of
+from keras_clip.layers.paths import match_paths, path_of
+from keras_clip.norms.units import clip_units
 from keras_clip.thresholds import Threshold, check_number
 from keras_clip.types import Gradient, ThresholdValue, Variable
-from keras_clip.unitwise import clip_units
 
 Axes = tuple[int, ...]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
-from keras_clip.arithmetic import norm_of_tensors
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
+from keras_clip.norms.global_norm import norm_of_tensors
 from keras_clip.thresholds import Threshold, check_number
 from keras_clip.types import Gradient, Tensor, ThresholdValue
 

@@ -6,9 +6,9 @@ from typing import Any, Self
 
 import keras
 
-from keras_clip import numerics
 from keras_clip._seam import backend
 from keras_clip.clippers.update import Update
+from keras_clip.norms import floating_point
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Tensor, Variable
 
@@ -223,7 +223,7 @@ class Clipper(abc.ABC):
 
     def build_for(self, variables: Sequence[Variable]) -> None:
         """Run `build` where it may add variables. Called by `ClippedOptimizer`."""
-        self._dtype = numerics.accumulation_dtype(variables)
+        self._dtype = floating_point.accumulation_dtype(variables)
         self._variables = []
         for held in held_thresholds(self).values():
             held.build(self)

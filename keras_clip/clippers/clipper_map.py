@@ -8,7 +8,7 @@ import keras
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.registry import deserialize, get, serialize
 from keras_clip.clippers.update import Update
-from keras_clip.paths import match_paths, path_of
+from keras_clip.layers.paths import match_paths, path_of
 from keras_clip.types import Gradient, Variable
 
 _DEFAULT = "default_clipper"

@@ -7,10 +7,10 @@ import keras
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip.arithmetic import norm_of_tensors
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.registry import deserialize, get_member, serialize
 from keras_clip.clippers.update import Update
+from keras_clip.norms.global_norm import norm_of_tensors
 from keras_clip.types import Gradient, Tensor, Variable
 
 

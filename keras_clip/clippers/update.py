@@ -8,8 +8,8 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_clip import numerics
-from keras_clip.arithmetic import (
+from keras_clip.norms import floating_point
+from keras_clip.norms.global_norm import (
     global_norm_scaled_to,
     norm_of_tensors,
     norms_of_tensors,
@@ -90,7 +90,7 @@ class Update:
             return threshold.value
         value = threshold(self.step) if callable(threshold) else threshold
         if isinstance(value, float):
-            return numerics.scalar(value, keras.config.floatx())
+            return floating_point.scalar(value, keras.config.floatx())
         return ops.convert_to_tensor(value)
 
     def with_gradients(self, gradients: list[Gradient], global_norm: Tensor | None = None) -> Self:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_clip.clip_scale import clip_scale
 from keras_clip.monitoring.record_csv import read_csv
+from keras_clip.records.clip_scale import clip_scale
 
 _ACCEPTED = (
     "a record (a dict or DataFrame with a column 'grad_norm'), the path of a CSV file, a "
@@ -69,7 +69,7 @@ def _history_of_wrapper(source: Any) -> Any:
         raise TypeError(
             f"Expected {_ACCEPTED}. Received: {source!r} of type {type(source).__name__}."
         )
-    from keras_clip.finding import clipped_optimizers
+    from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
 
     optimizer = source
     if isinstance(source, keras.callbacks.History):

@@ -9,8 +9,7 @@ import keras
 
 from keras_clip._seam.callback_order import move_to_front
 from keras_clip.clippers.hyperparameters import check_count, check_flag
-from keras_clip.finding import clipped_optimizers
-from keras_clip.history import Record
+from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
 from keras_clip.monitoring.epoch_logs import epoch_logs
 from keras_clip.monitoring.merging import since
 from keras_clip.monitoring.offenders import largest_norms, nonfinite_variables
@@ -18,6 +17,7 @@ from keras_clip.monitoring.record_csv import write_csv
 from keras_clip.monitoring.recording import Recording
 from keras_clip.monitoring.tensorboard_events import TensorBoardEvents, check_installed
 from keras_clip.optimizer import ClippedOptimizer
+from keras_clip.records.history import Record
 
 
 class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_clip.history import Record
+from keras_clip.records.history import Record
 
 _SHOWN = 5
 

@@ -4,11 +4,11 @@ import os
 import warnings
 from pathlib import Path
 
-from keras_clip.history import Record
 from keras_clip.monitoring.merging import merged, since
 from keras_clip.monitoring.record_csv import append_csv, read_csv, write_csv
 from keras_clip.monitoring.tensorboard_events import TensorBoardEvents
 from keras_clip.optimizer import ClippedOptimizer
+from keras_clip.records.history import Record
 
 
 class Recording:

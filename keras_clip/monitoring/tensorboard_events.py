@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_clip.history import Record
+from keras_clip.records.history import Record
 
 _SCALARS = ("grad_norm", "clip_threshold", "clip_scale")
 

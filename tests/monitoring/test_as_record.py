@@ -131,6 +131,8 @@ class TestRefused:
     def test_several_wrappers_are_named(self, history):
         pair = [ClippedOptimizer("sgd", name="one"), ClippedOptimizer("sgd", name="two")]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("keras_clip.finding.members_of", lambda optimizer: pair)
+            patch.setattr(
+                "keras_clip.monitoring.clipped_optimizers.members_of", lambda optimizer: pair
+            )
             with pytest.raises(ValueError, match=r"2 ClippedOptimizers, one, two, each"):
                 as_record(keras.optimizers.SGD())

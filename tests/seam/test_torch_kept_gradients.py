@@ -16,8 +16,8 @@ from keras_clip import (
     ClipperMap,
     ObserveOnly,
     ZClip,
-    numerics,
 )
+from keras_clip.norms import floating_point
 from tests.reference import global_norm as reference
 from tests.support.gradient_stream import (
     as_tensors,
@@ -230,9 +230,9 @@ def test_factors_of_numbers_are_those_of_tensors(norm, max_norm, dtype):
     import torch
 
     tensors = [torch.tensor(number, dtype=getattr(torch, dtype)) for number in (norm, max_norm)]
-    numbers = numerics.two_factors_of_numbers(*map(float, tensors), dtype)
+    numbers = floating_point.two_factors_of_numbers(*map(float, tensors), dtype)
     actual = [np.array(number, dtype=dtype) for number in numbers]
-    expected = [np.array(factor) for factor in numerics.two_factors(*tensors)]
+    expected = [np.array(factor) for factor in floating_point.two_factors(*tensors)]
     if np.isfinite(norm):
         assert_identical(actual, expected)
     else:

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip.arithmetic import norm_of_tensors
+from keras_clip.norms.global_norm import norm_of_tensors
 from keras_clip.types import Gradient, Tensor
 
 NonFinitePolicy: TypeAlias = Literal["propagate", "skip", "zero", "raise"]

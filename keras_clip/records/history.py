@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip._seam.strategies import asynchronous_strategy
-from keras_clip.clip_scale import clip_scale, measured_scale
 from keras_clip.clippers.hyperparameters import check_count
+from keras_clip.records.clip_scale import clip_scale, measured_scale
 from keras_clip.types import Tensor, Variable
 
 Record = dict[str, np.ndarray]

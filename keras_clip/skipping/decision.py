@@ -7,7 +7,8 @@ from typing import Any
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip.nonfinite import (
+from keras_clip.layers.paths import path_of
+from keras_clip.skipping.nonfinite import (
     NonFiniteGradientError,
     NonFinitePolicy,
     TooManySkipsError,
@@ -15,7 +16,6 @@ from keras_clip.nonfinite import (
     check_policy,
     flags_of_nonfinite,
 )
-from keras_clip.paths import path_of
 from keras_clip.types import Gradient, Tensor, Variable
 
 _CALLBACK = "keras_clip.RaiseOnNonFinite"

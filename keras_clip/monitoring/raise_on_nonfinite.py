@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_clip.finding import clipped_optimizers
+from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
 
 
 class RaiseOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_clip.layouts import layouts_of
-from keras_clip.paths import match_paths, path_of
+from keras_clip.layers.layouts import layouts_of
+from keras_clip.layers.paths import match_paths, path_of
 from keras_clip.thresholds import held_thresholds
 from keras_clip.types import Tensor, Variable
-from keras_clip.weight_clipping import WeightClipping
+from keras_clip.weights.weight_clipping import WeightClipping
 
 _DEFAULT = "default"
 

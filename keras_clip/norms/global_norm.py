@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_clip import numerics
 from keras_clip._seam import backend
+from keras_clip.norms import floating_point
 from keras_clip.thresholds import check_number, is_number
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
@@ -103,19 +103,19 @@ def clip_by_global_norm(
 def norm_of_tensors(gradients: Gradients, norm_type: float = 2.0) -> Tensor:
     """`global_norm` of gradients that are known to be tensors; or another p-norm."""
     operands = [backend.norm_operand(gradient) for gradient in gradients]
-    dtype = numerics.accumulation_dtype(operands)
+    dtype = floating_point.accumulation_dtype(operands)
     nonempty = [operand for operand in operands if not _is_known_to_be_empty(operand)]
     if not nonempty:
         return ops.zeros((), dtype=dtype)
     if norm_type != 2.0:
-        return numerics.p_norm([backend.values(operand) for operand in nonempty], norm_type)
+        return floating_point.p_norm([backend.values(operand) for operand in nonempty], norm_type)
     return backend.global_norm(nonempty, dtype)
 
 
 def norms_of_tensors(gradients: Gradients) -> Tensor:
     """Return the norm of each gradient by itself, as one vector."""
     operands = [backend.norm_operand(gradient) for gradient in gradients]
-    dtype = numerics.accumulation_dtype(operands)
+    dtype = floating_point.accumulation_dtype(operands)
     empty = [_is_known_to_be_empty(operand) for operand in operands]
     if not all(empty):
         nonempty = [o for o, is_empty in zip(operands, empty, strict=True) if not is_empty]
@@ -140,7 +140,7 @@ def scale_to_norm(
     """
     if not gradients or (is_number(max_norm) and max_norm == math.inf):
         return list(gradients)
-    norm = numerics.widened(norm)
+    norm = floating_point.widened(norm)
     threshold = _as_scalar(max_norm, _dtype(norm))
     # A negative one counts as 0. Not `ops.maximum`, which on torch computes in float32 whatever
     # it is given.
@@ -173,7 +173,7 @@ def scale_each_to_norm(
     """Clip each gradient by itself: `g_i * min(1, limits_i / norms_i)`, vectors both."""
     if not gradients:
         return []
-    norms = numerics.widened(norms)
+    norms = floating_point.widened(norms)
     limits = ops.cast(limits, _dtype(norms))
     limits = backend.where(limits < 0, ops.zeros_like(limits), limits)
     scaled: list[Gradient] = backend.scale_each_to_norm(
@@ -184,7 +184,7 @@ def scale_each_to_norm(
 
 def _as_scalar(number: float | Tensor, dtype: str) -> Tensor:
     if is_number(number):
-        return numerics.scalar(number, dtype)
+        return floating_point.scalar(number, dtype)
     return ops.cast(number, dtype)
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_clip import numerics
 from keras_clip._seam import backend
+from keras_clip.norms import floating_point
 from keras_clip.types import Gradient, Tensor
 
 Axes = tuple[int, ...]
@@ -68,7 +68,7 @@ def _clip_units(
 ) -> list[Gradient]:
     pairs = [_pair(*each) for each in zip(gradients, weights, axes, strict=True)]
     norms_and_limits = _norms_and_limits(pairs, ratio, eps)
-    untouched = [numerics.needs_no_clip(norm, limit) for norm, limit in norms_and_limits]
+    untouched = [floating_point.needs_no_clip(norm, limit) for norm, limit in norms_and_limits]
 
     def scaled() -> list[Gradient]:
         each = zip(gradients, norms_and_limits, untouched, strict=True)
@@ -90,7 +90,7 @@ def _pair(gradient: Gradient, weight: Tensor, axes: Axes) -> _Pair:
             rows = backend.norm_operand(gradient)
         else:
             weight = ops.take(weight, indices, axis=0)
-    dtype = numerics.accumulation_dtype((rows, weight))
+    dtype = floating_point.accumulation_dtype((rows, weight))
     return _Pair(ops.cast(rows, dtype), ops.cast(weight, dtype), axes)
 
 
@@ -108,8 +108,8 @@ def _norms_and_limits(
     def rescaled() -> list[tuple[Tensor, Tensor]]:
         return [
             _norm_and_limit(
-                numerics.rescaled_unit_norms(pair.gradient, pair.axes),
-                numerics.rescaled_unit_norms(pair.weight, pair.axes),
+                floating_point.rescaled_unit_norms(pair.gradient, pair.axes),
+                floating_point.rescaled_unit_norms(pair.weight, pair.axes),
                 ratio,
                 eps,
             )
@@ -132,7 +132,7 @@ def _norm_and_limit(
     dtype = keras.backend.standardize_dtype(norm.dtype)
     ratio = ops.cast(ratio, dtype)
     ratio = ops.where(ratio < 0, ops.zeros_like(ratio), ratio)
-    smallest = numerics.scalar(eps, dtype)
+    smallest = floating_point.scalar(eps, dtype)
     return norm, ratio * ops.where(weight_norm <= smallest, smallest, weight_norm)
 
 
@@ -142,16 +142,16 @@ def _is_exact(gradient_sum: Tensor, weight_sum: Tensor, limit: Tensor, eps: floa
     Zero gradients and weights, whose squares cannot be told from those that underflow, are
     common. They do not count where the limit is far above such norms.
     """
-    of_gradient = numerics.is_ordinary(gradient_sum)
+    of_gradient = floating_point.is_ordinary(gradient_sum)
     harmless = ops.logical_and(ops.isfinite(gradient_sum), limit >= _FAR_ABOVE_UNDERFLOW)
     of_weight = ops.isfinite(weight_sum)
     if eps < _FAR_ABOVE_UNDERFLOW:
-        of_weight = numerics.is_ordinary(weight_sum)
+        of_weight = floating_point.is_ordinary(weight_sum)
     return ops.logical_and(ops.all(ops.logical_or(of_gradient, harmless)), ops.all(of_weight))
 
 
 def _scaled(gradient: Gradient, norm: Tensor, limit: Tensor, untouched: Tensor) -> Gradient:
-    smallest = numerics.scalar(_SMALLEST_DIVISOR, keras.backend.standardize_dtype(norm.dtype))
+    smallest = floating_point.scalar(_SMALLEST_DIVISOR, keras.backend.standardize_dtype(norm.dtype))
     divisor = ops.where(norm < smallest, smallest, norm)
 
     def scale(values: Tensor) -> Tensor:

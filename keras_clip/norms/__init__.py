@@ -1,0 +1,1 @@
+"""Norms of gradients, and the clip by them: usable without an optimizer."""

@@ -1,0 +1,1 @@
+"""What is kept of each update, on the device until somebody asks."""

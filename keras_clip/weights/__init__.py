@@ -1,0 +1,1 @@
+"""Bounds on weights, right after an update."""
