@@ -1,33 +1,26 @@
 """The optimizer that wraps another and clips its gradients."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import keras
-from keras import ops
 
 from keras_clip._seam import backend, keras_private
 from keras_clip._seam.inherited_state import InheritedState, inner_of
-from keras_clip._seam.interception import Interception, intercept
-from keras_clip._seam.loss_scale import look_at_all_replicas
-from keras_clip._seam.micro_batches import (
-    is_update_step,
-    kept_on_updates_only,
-    kept_where,
-    update_count,
-)
+from keras_clip._seam.inner_optimizer import InnerOptimizer
+from keras_clip._seam.loss_scale import tell_of_overflows
 from keras_clip._seam.multi_optimizer import members_of
 from keras_clip._seam.strategies import check_strategy
-from keras_clip.clippers import ClipByGlobalNorm, Clipper, Update
+from keras_clip.applying import Applying
+from keras_clip.clippers import ClipByGlobalNorm, Clipper
 from keras_clip.clippers.registry import get_member
-from keras_clip.records import history
 from keras_clip.records.history import History, Record
 from keras_clip.records.variable_norms import VariableNorms
+from keras_clip.saving import SavedState
 from keras_clip.skipping.decision import Skipping
-from keras_clip.skipping.nonfinite import NonFinitePolicy, zero_nonfinite_entries
+from keras_clip.skipping.nonfinite import NonFinitePolicy
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
-from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, ThresholdValue, Variable
+from keras_clip.types import Gradients, Optimizer, Tensor, ThresholdValue, Variable
 from keras_clip.weights.weight_groups import WeightGroups, max_weight_from_config
 from keras_clip.wrappable import check_wrappable, get_optimizer
 
@@ -124,17 +117,16 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         check_wrappable(inner)
         chosen = _choose_clipper(max_norm, clipper)
         weight_groups = WeightGroups(max_weight)
-        skipping = Skipping(nonfinite, max_consecutive_skips, skip_above is not None)
         kept_history = History(history_size)
         # A callable, so that Keras makes no learning rate variable for the wrapper.
         super().__init__(learning_rate=lambda: 0.0, name=name)
         self.skip_above = skip_above
+        held = held_thresholds(self)["skip_above"]
+        skipping = Skipping(nonfinite, max_consecutive_skips, held)
         if skip_above is not None:
             _check_has_running_threshold(chosen, skip_above)
         chosen.claim(self.name)
         weight_groups.claim(self.name)
-        for optimizer in (inner, *members_of(inner)):
-            keras_private.claim(optimizer, self.name)
         self.clipper = chosen
         self._weight_groups = weight_groups
         self.inner_optimizer = inner
@@ -142,7 +134,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self._skipping = skipping
         self._history = kept_history
         self._variable_norms = VariableNorms()
-        self._interception: Interception | None = None
+        self._applying: Applying | None = None
 
     def add_variable(self, shape: tuple[int, ...], *args: Any, **kwargs: Any) -> Variable:
         """Create a variable of the wrapper's own, which every device has all of."""
@@ -150,59 +142,61 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Create the variables of the wrapped optimizer, of the clipper, and `grad_norm`."""
-        look_at_all_replicas(self)
         if self.built:
             return
         inner = self.inner_optimizer
         if not inner.built:
             inner.build(list(variables))
-        for member in members_of(inner):
-            # A MultiOptimizer that chooses by a function knows its members from here on.
-            if keras_private.owner_of(member) != self.name:
-                check_wrappable(member)
-                keras_private.claim(member, self.name)
+        # A MultiOptimizer that chooses by a function knows its members from here on.
+        check_wrappable(inner)
+        check_strategy(keeps_state=bool(self.clipper.state) or self._skipping.keeps_state)
+        trained = keras_private.trainable_variables(inner)
         with keras.name_scope(self.name):
-            self.clipper.build_for(keras_private.trainable_variables(inner))
-            self._weight_groups.build(keras_private.trainable_variables(inner), self.clipper.dtype)
-        counts = self.skip_above is not None or self.nonfinite != "propagate"
-        check_strategy(keeps_state=bool(self.clipper.state) or counts)
+            self.clipper.build_for(trained)
+            self._weight_groups.build(trained, self.clipper.dtype)
         for variable in (*self.clipper.variables, *self._weight_groups.variables):
             keras_private.track(self, variable)
         self._grad_norm = self.add_variable(
             (), dtype=self.clipper.dtype, aggregation="only_first_replica", name="grad_norm"
         )
-        self._skipping.build(self, keras_private.trainable_variables(inner))
+        self._skipping.build(self, trained)
         self._history.build(self, self.clipper.dtype)
-        self._variable_norms.build(self, keras_private.trainable_variables(inner))
-        held = held_thresholds(self)["skip_above"]
-        held.build(self)
+        self._variable_norms.build(self, trained)
         # Last: whatever fails above may be mended and tried again.
-        bounds = self._weight_groups.bounds if self._weight_groups else None
-        may_skip = self._skipping.skips_nonfinite or held.value is not None
-        self._interception = intercept(
-            inner,
-            self._clip,
-            bounds,
-            on_skip=self._skipping.on_skip if may_skip else None,
+        self._applying = self._make_applying()
+        self._saved_state = SavedState(self.name, self._saved_variables(), self._history)
+        self.built = True
+
+    def _make_applying(self) -> Applying:
+        return Applying(
+            inner=InnerOptimizer(self.inner_optimizer),
+            clipper=self.clipper,
+            skipping=self._skipping,
+            weights=self._weight_groups,
+            grad_norm=self._grad_norm,
+            history=self._history,
+            variable_norms=self._variable_norms,
             own_variables=keras_private.own_variables(self),
         )
-        self.built = True
 
     def apply(
         self, grads: Gradients, trainable_variables: Sequence[Variable] | None = None
     ) -> None:
         """Clip the gradients of one batch and update the variables with them."""
-        grads = list(grads)
+        gradients = list(grads)
         variables = None if trainable_variables is None else list(trainable_variables)
         if not self.built:
             self._build_on_first_use(variables)
-        if not grads:
+        if not gradients:
             return
-        assert self._interception is not None  # made by `build`
-        own = keras_private.own_variables(self)
-        always = self._interception.RUNS_ON_MICRO_BATCHES
-        with kept_on_updates_only(self.inner_optimizer, own, always):
-            self._interception.apply(grads, variables)
+        known = variables or keras_private.trainable_variables(self.inner_optimizer)
+        if len(gradients) != len(known):
+            raise ValueError(
+                "apply takes one gradient, or None, for each variable. Received "
+                f"{len(gradients)} gradients for {len(known)} variables."
+            )
+        assert self._applying is not None  # made by `build`
+        self._applying.apply(gradients, known)
 
     def _build_on_first_use(self, variables: list[Variable] | None) -> None:
         if variables is None and not self.inner_optimizer.built:
@@ -211,59 +205,6 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
                 "optimizer.build(trainable_variables) first, or pass the variables."
             )
         self.build(variables or [])
-
-    def _clip(
-        self, gradients: list[Gradient], variables: list[Variable]
-    ) -> tuple[list[Gradient], Tensor | None]:
-        """Run the clipper on whole-batch gradients; say whether to skip their update instead."""
-        update = Update(
-            gradients,
-            variables,
-            update_count(self.inner_optimizer),
-            may_overwrite=self.clipper.may_overwrite and not self._skipping.names_gradients,
-            needs_norms=self.clipper.needs_norms,
-        )
-        if self.nonfinite == "zero":
-            update = self._zeroed(update)
-        # No state of any clipper recovers from a NaN that has entered it.
-        learns = ops.isfinite(update.global_norm)
-        skip = self._skip(update)
-        if skip is not None:
-            learns = ops.logical_and(learns, ops.logical_not(skip))
-        # Before the clip, which may overwrite the gradients.
-        self._variable_norms.write(update, self.grad_norm.value, self._history.count)
-        with kept_where(learns, self.clipper.state):
-            clipped = self.clipper.clip(update)
-            self._record(update, clipped, skip)
-        self.grad_norm.assign(update.global_norm)
-        return clipped, skip
-
-    def _record(self, update: Update, clipped: list[Gradient], skip: Tensor | None) -> None:
-        if self._history.is_kept:
-            threshold = self.clipper.used_threshold(update)
-            after = self.clipper.norm_after_clip(update, clipped)
-            self._history.write(update.global_norm, threshold, after, skip)
-
-    def _zeroed(self, update: Update) -> Update:
-        is_update = is_update_step(self.inner_optimizer)
-        self._skipping.count_zeroed(ops.isfinite(update.global_norm), is_update)
-        return update.with_gradients(*zero_nonfinite_entries(update.gradients, update.global_norm))
-
-    def _skip(self, update: Update) -> Tensor | None:
-        if self.skip_above is None and not self._skipping.skips_nonfinite:
-            return None
-        return self._skipping.decide(
-            ops.isfinite(update.global_norm),
-            None if self.skip_above is None else self._exceeds(update),
-            is_update_step(self.inner_optimizer),
-        )
-
-    def _exceeds(self, update: Update) -> Tensor:
-        norm, threshold = self.clipper.running_threshold(update)
-        limit = ops.cast(update.evaluate(self.skip_above), norm.dtype)
-        above = norm > limit * ops.cast(threshold, norm.dtype)
-        # Not `not (norm <= ...)`, which TensorFlow's graph optimizer turns into `norm > ...`.
-        return ops.logical_or(ops.isnan(norm), above)
 
     @property
     def grad_norm(self) -> Variable:
@@ -366,6 +307,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             NonFiniteGradientError: with `nonfinite="raise"`, names the variables.
             TooManySkipsError: more than `max_consecutive_skips` in a row were skipped.
         """
+        self._skipping.watch(True)
         self._skipping.raise_if_due()
 
     @property
@@ -430,6 +372,9 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         """Overwrite variables as the wrapped optimizer does at the end of training."""
         self.inner_optimizer.finalize_variable_values(var_list)
+        # `fit` comes here when it ends. An error that nobody watched for is raised now.
+        self._skipping.watch(False)
+        self._skipping.raise_if_due()
 
     def __getattr__(self, name: str) -> Any:
         """Find what the wrapper lacks, `beta_1` for one, on the wrapped optimizer."""
@@ -480,35 +425,32 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             variable.assign(weight)
 
     def save_own_variables(self, store: Any) -> None:
-        """Store `grad_norm`, the clipper's state and the history by name.
+        """Store the wrapped optimizer's variables, in the place and form of its own file.
 
-        Keras stores the wrapped optimizer by itself, under `inner_optimizer`.
+        Keras stores the wrapper's own state by itself: see `keras_clip.saving`.
         """
-        for variable in self._saved_variables():
-            store[variable.name] = variable.numpy()
-        self._history.save(store)
+        self.inner_optimizer.save_own_variables(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Restore what `save_own_variables` stored."""
-        own = self._saved_variables()
-        # A run may go on with a history of another size, or without one.
-        self._history.load(store)
-        expected = sorted(variable.name for variable in own)
-        stored = sorted({*store.keys()} - {*history.NAMES})
-        if expected != stored:
-            warnings.warn(
-                f"The state of {self.name!r} was not restored: it has {expected}, the file has "
-                f"{stored}. Either the optimizer is not built, or the file was saved with another "
-                "clipper or without one.",
-                stacklevel=2,
-            )
-            return
-        for variable in own:
-            variable.assign(store[variable.name])
+        """Restore the wrapped optimizer's variables, also from the file of a bare optimizer."""
+        self.inner_optimizer.load_own_variables(store)
 
-    def _saved_variables(self) -> list[Variable]:
-        extra = {id(v) for v in (*self._history.variables, *self._variable_norms.variables)}
-        return [v for v in keras_private.own_variables(self) if id(v) not in extra]
+    def __dir__(self) -> list[str]:
+        """List the wrapped optimizer's attributes in its place.
+
+        Keras saves every object that `dir` lists, and this one saves the wrapped optimizer.
+        """
+        inner = [name for name in dir(vars(self).get("inner_optimizer")) if name[0] != "_"]
+        return sorted({*super().__dir__(), *inner} - {"inner_optimizer"})
+
+    def _saved_variables(self) -> dict[str, Variable]:
+        # Names of the wrapper's own have no dot, so that no two of these can be the same.
+        named = {f"clipper.{v.name}": v for v in self.clipper.variables}
+        named |= {f"weights.{v.name}": v for v in self._weight_groups.variables}
+        other = (*self._history.variables, *self._variable_norms.variables)
+        unsaved = {id(v) for v in (*named.values(), *other, *self._skipping.momentary)}
+        own = keras_private.own_variables(self)
+        return {**{v.name: v for v in own if id(v) not in unsaved}, **named}
 
     def get_config(self) -> dict[str, Any]:
         """Return what it was made with, thresholds as they are now."""
@@ -557,3 +499,6 @@ def _choose_clipper(max_norm: ThresholdValue | None, clipper: Any) -> Clipper:
     found = get_member(clipper, "ClippedOptimizer")
     found.check_unclaimed()
     return found
+
+
+tell_of_overflows(ClippedOptimizer, lambda wrapper: wrapper._skipping.overflowed())

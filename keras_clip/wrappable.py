@@ -54,13 +54,6 @@ def _check_not_clipped_already(optimizer: Optimizer) -> None:
             "would report the norm of clipped gradients. Set max_norm or clipper of the one "
             "there is, or wrap a new inner optimizer."
         )
-    owner = keras_private.owner_of(optimizer)
-    if owner is not None:
-        raise ValueError(
-            f"inner_optimizer={optimizer.name!r} is wrapped by {owner!r} already, and its "
-            "gradients would be clipped twice. Use that wrapper, or make a new "
-            f"{type(optimizer).__name__}."
-        )
 
 
 def _check_no_clip_of_keras(optimizer: Optimizer) -> None:

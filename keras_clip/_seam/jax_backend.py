@@ -323,6 +323,17 @@ def run_unless(
         variable.assign(value)
 
 
+def accumulate_or_update(
+    is_micro_batch: Tensor,
+    update: Callable[..., None],
+    accumulate: Callable[..., None],
+    arguments: tuple[Any, ...],
+    variables: Sequence[Variable],
+) -> None:
+    """Decide on the device."""
+    run_unless(is_micro_batch, update, accumulate, arguments, variables)
+
+
 def raise_where(
     fatal: Tensor,
     error: Callable[[Sequence[str]], Exception],

@@ -4,8 +4,7 @@ Read in Keras 3.8, 3.10, 3.12 and 3.15, tested on 3.8.0 and 3.15.1. Keras has no
 between the accumulation of gradients and their use, so that these names cannot be avoided.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import keras
 from keras import ops
@@ -16,23 +15,20 @@ OLDEST_KERAS = "3.8"
 NEWEST_KERAS = "3.15"
 
 PRIVATE_NAMES: dict[str, str] = {
-    "_backend_update_step": "the clip goes right before it: gradients are filtered, unscaled "
-    "and accumulated by then, moments and weights not yet touched",
+    "_backend_update_step": "weights are bounded right after it, before Keras averages them",
     "_iterations": "counts micro-batches, which the public `iterations` does not",
     "_trainable_variables": "the wrapper shows the wrapped optimizer's; SwapEMAWeights reads it",
     "_trainable_variables_indices": "`Optimizer.apply` and `stateless_apply` look variables up "
     "in it",
     "_get_variable_index": "finds the Keras variable of a native one",
-    "_backend_apply_gradients": "every `apply` of Keras comes through here, micro-batches too: "
-    "one that does not would never be clipped",
+    "_check_variables_are_known": "raises Keras's own error for another model's variables",
+    "_filter_empty_gradients": "leaves out None and warns as the wrapped optimizer would",
     "_variables": "the wrapper's own variables, apart from the wrapped optimizer's",
     "_track_variable": "adds a clipper's state to what the optimizer saves",
 }
 
 # Shown on the wrapper where the wrapped optimizer has them; nothing breaks where it has not.
 PRIVATE_SHOWN_NAMES: dict[str, str] = {
-    "_accumulated_gradients": "of the members of a MultiOptimizer that accumulate, whose "
-    "averages are needed before they compute them; shown for those who look for it",
     "_learning_rate": "`Optimizer.__init__` writes it; the wrapped optimizer has the true one",
     "_model_variables_moving_average": "SwapEMAWeights looks for it on the optimizer that "
     "LossScaleOptimizer wraps",
@@ -61,15 +57,11 @@ PRIVATE_MULTI_OPTIMIZER_NAMES: dict[str, str] = {
 }
 
 PRIVATE_ACCUMULATION_NAMES: dict[str, str] = {
-    "_backend_reset_gradient_accumulators": "Keras's own leaves a NaN on torch",
-    "_backend_increment_gradient_accumulators": "accumulation under strategies where Keras's "
-    "own raises",
-    "_apply_weight_decay": "comes before the update, also there",
-    "_update_model_variables_moving_average": "comes after it, also there",
+    "_accumulated_gradients": "sums of earlier micro-batches, whose average is clipped",
+    "_backend_increment_gradient_accumulators": "adds a micro-batch, also where Keras's own "
+    "`apply` would raise: under strategies that update by `merge_call`",
+    "_apply_weight_decay": "comes with updates only, not with micro-batches",
 }
-
-# Where keras_clip notes on an optimizer who wraps it.
-_OWNER = "_keras_clip_owner"
 
 
 def check_names(optimizer: Optimizer) -> None:
@@ -86,7 +78,7 @@ def check_multi_optimizer_names(optimizer: Optimizer) -> None:
 
 
 def check_accumulation_names(optimizer: Optimizer) -> None:
-    """Raise if an optimizer lacks a name that skipping an accumulated update needs."""
+    """Raise if an optimizer that accumulates lacks a name that averaging needs."""
     _require(PRIVATE_ACCUMULATION_NAMES, optimizer)
 
 
@@ -99,20 +91,6 @@ def _require(names: Iterable[str], optimizer: Optimizer) -> None:
             f"It is tested with Keras {OLDEST_KERAS} to {NEWEST_KERAS}: "
             f"pip install 'keras>={OLDEST_KERAS},<={NEWEST_KERAS}.99', or a newer keras-clip."
         )
-
-
-def is_update_step(optimizer: Optimizer) -> Tensor | None:
-    """Whether the next `apply` updates the weights; None if each does.
-
-    The same expression as in Keras's `_backend_apply_gradients`.
-    """
-    steps = optimizer.gradient_accumulation_steps
-    return (optimizer._iterations + 1) % steps == 0 if steps else None
-
-
-def counts_on_arrival(optimizer: Optimizer) -> bool:
-    """Whether `_backend_apply_gradients` moves the counter, as in Keras 3.8; today `apply` does."""
-    return "assign_add" in type(optimizer)._backend_apply_gradients.__code__.co_names
 
 
 def is_overwritten_by_gradient(variable: Variable) -> bool:
@@ -138,34 +116,15 @@ def grad_of(variable: Variable) -> Tensor | None:
     return tensor.grad if getattr(tensor, "is_leaf", False) else None
 
 
-def owner_of(optimizer: Optimizer) -> str | None:
-    """Name of the wrapper that has claimed `optimizer`."""
-    name: str | None = optimizer.__dict__.get(_OWNER)
-    return name
-
-
-def claim(optimizer: Optimizer, owner: str) -> None:
-    """Note who wraps `optimizer`, past the tracking of its `__setattr__`."""
-    optimizer.__dict__[_OWNER] = owner
-
-
-def replace_methods(optimizer: Optimizer, **methods: Any) -> None:
-    """Replace methods on the one instance; a method that its class lacks stays away.
-
-    Its class, its config and the other optimizers of that class stay as they are.
-    """
-    present = {name: method for name, method in methods.items() if hasattr(optimizer, name)}
-    optimizer.__dict__.update(present)
-
-
-def already_reduced(gradients_and_variables: Any) -> Any:
-    """Stand in for the all-reduce where it has happened."""
-    return gradients_and_variables
-
-
 def trainable_variables(optimizer: Optimizer) -> list[Variable]:
     """Return the variables a built optimizer updates."""
     return list(optimizer._trainable_variables)
+
+
+def trained_variables(optimizer: Optimizer) -> list[Variable]:
+    """Return the variables that the update rule changes: not those Keras overwrites."""
+    variables = optimizer._trainable_variables
+    return [v for v in variables if not is_overwritten_by_gradient(v)]
 
 
 def all_variables(optimizer: Optimizer) -> list[Variable]:
@@ -174,40 +133,19 @@ def all_variables(optimizer: Optimizer) -> list[Variable]:
     return list({id(variable): variable for variable in variables}.values())
 
 
-def never_came(optimizer: Optimizer) -> str:
-    """What to say of an optimizer whose `apply` never comes to Keras's update."""
-    return (
-        f"{type(optimizer).__name__} updated its variables without the "
-        "`_backend_update_step` of keras.optimizers.Optimizer, so nothing was clipped. "
-        "keras_clip wraps optimizers that implement `update_step` and leave `apply` to "
-        "Keras; for this one, clip the gradients that you pass to it with "
-        "keras_clip.clip_by_global_norm."
-    )
-
-
 def track(wrapper: Optimizer, variable: Variable) -> None:
     """Make a variable one of the wrapper's own."""
     wrapper._track_variable(variable)
 
 
 def own_variables(wrapper: Optimizer) -> list[Variable]:
-    """Return the wrapper's own variables, without the wrapped optimizer's."""
-    return list(wrapper._variables)
+    """Return the list of the wrapper's own variables, without the wrapped optimizer's."""
+    return wrapper._variables  # type: ignore[no-any-return]
 
 
-def accumulated_average(optimizer: Optimizer, gradient: Gradient, variable: Variable) -> Gradient:
-    """What `optimizer` will hand to its update: unscaled and averaged, as Keras writes it."""
-    if optimizer.loss_scale_factor is not None:
-        gradient = gradient / optimizer.loss_scale_factor
-    if not optimizer.gradient_accumulation_steps:
-        return gradient
-    return averages(optimizer, [gradient], [variable])[0]
-
-
-def accumulators(optimizer: Optimizer, variables: list[Variable]) -> list[Variable]:
-    """Return the sums of earlier micro-batches, of an optimizer that accumulates."""
-    sums = optimizer._accumulated_gradients
-    return [sums[optimizer._get_variable_index(variable)] for variable in variables]
+def accumulator(optimizer: Optimizer, variable: Variable) -> Variable:
+    """Return the sum of earlier micro-batches, of an optimizer that accumulates."""
+    return optimizer._accumulated_gradients[optimizer._get_variable_index(variable)]
 
 
 def reset_accumulators(optimizer: Optimizer) -> None:
@@ -217,13 +155,16 @@ def reset_accumulators(optimizer: Optimizer) -> None:
             accumulated.assign(ops.zeros_like(accumulated.value))
 
 
-def averages(
-    optimizer: Optimizer, gradients: Gradients, variables: list[Variable]
-) -> list[Gradient]:
-    """Return the averages over all micro-batches, of which `gradients` are the latest."""
-    steps = optimizer.gradient_accumulation_steps
-    sums = accumulators(optimizer, variables)
-    return [
-        (gradient + accumulated) / steps
-        for gradient, accumulated in zip(gradients, sums, strict=True)
-    ]
+def present_pairs(
+    optimizer: Optimizer, gradients: Gradients, variables: Sequence[Variable]
+) -> list[tuple[Gradient, Variable]]:
+    """Return the gradients that are not None with their variables; warn of the rest, as Keras."""
+    optimizer._check_variables_are_known(variables)
+    return list(zip(*optimizer._filter_empty_gradients(gradients, variables), strict=True))
+
+
+def member_of(optimizer: Optimizer, variable: Variable) -> Optimizer:
+    """Return the member of a MultiOptimizer that updates a variable; of others, themselves."""
+    if not hasattr(optimizer, "_var_to_optimizer_idx"):
+        return optimizer
+    return optimizer.optimizers[optimizer._var_to_optimizer_idx[optimizer._var_key(variable)]]

@@ -1,34 +1,66 @@
-"""A LossScaleOptimizer around the wrapper, under several replicas."""
+"""Keras's LossScaleOptimizer around the wrapper: the one class of another's that is changed.
+
+It decides by the gradients of the first replica whether to leave an update out, and tells the
+optimizer inside nothing of an update that it left out. `compile` makes it under `mixed_float16`,
+so that no subclass of ours can take its place. Around any other optimizer it stays as it is.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
+from keras import ops
 
-from keras_clip._seam import backend, keras_private
-from keras_clip._seam.live_objects import instances_of
+from keras_clip._seam import backend
 from keras_clip.types import Gradient, Optimizer, Tensor
 
+# As in Keras 2. A scale below 1 makes gradients smaller than they are.
+_LOWEST_SCALE = 1.0
 
-def look_at_all_replicas(wrapper: Optimizer) -> None:
-    """Have the LossScaleOptimizer around `wrapper`, if there is one, ask every replica.
+_Overflowed = Callable[[Optimizer], None]
 
-    It looks at the gradients before they are summed over replicas and goes by what the first
-    one has, so that a NaN on the second reaches the weights. It tells the optimizer inside
-    nothing of itself; hence a look at every object of the process, once per build.
+
+def tell_of_overflows(wrapper_class: type, overflowed: _Overflowed) -> None:
+    """Have every LossScaleOptimizer around a wrapper ask all replicas and tell of overflows.
+
+    Args:
+        wrapper_class: the class of the wrapper.
+        overflowed: called with a wrapper whose update was left out, where variables may change.
     """
-    if backend.replicas() == 1:
-        return
-    for outer in instances_of(keras.optimizers.LossScaleOptimizer):
-        is_around = vars(outer).get("inner_optimizer") is wrapper
-        if is_around and not isinstance(outer.check_finite, _OnEveryReplica):
-            keras_private.replace_methods(outer, check_finite=_OnEveryReplica(outer.check_finite))
+    outer_class = keras.optimizers.LossScaleOptimizer
+    check_finite = outer_class.check_finite
+    lower_scale = outer_class._stateful_handle_non_finite_grads
+    lower_scale_statelessly = outer_class._stateless_handle_non_finite_grads
+
+    def check_every_replica(outer: Optimizer, gradients: Sequence[Gradient]) -> Tensor:
+        finite = check_finite(outer, gradients)
+        is_around = isinstance(outer.inner_optimizer, wrapper_class)
+        return backend.on_every_replica(finite) if is_around else finite
+
+    def lower_scale_and_tell(outer: Optimizer) -> None:
+        lower_scale(outer)
+        if isinstance(outer.inner_optimizer, wrapper_class):
+            _limit_scale(outer)
+            overflowed(outer.inner_optimizer)
+
+    def lower_scale_and_tell_statelessly(
+        outer: Optimizer, optimizer_variables: list[Tensor], trainable_variables: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        weights, state = lower_scale_statelessly(outer, optimizer_variables, trainable_variables)
+        if not isinstance(outer.inner_optimizer, wrapper_class):
+            return weights, state
+        mapping: Any = list(zip(outer.variables, state, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            _limit_scale(outer)
+            overflowed(outer.inner_optimizer)
+        return weights, [scope.get_current_value(variable) for variable in outer.variables]
+
+    outer_class.check_finite = check_every_replica
+    outer_class._stateful_handle_non_finite_grads = lower_scale_and_tell
+    outer_class._stateless_handle_non_finite_grads = lower_scale_and_tell_statelessly
 
 
-class _OnEveryReplica:
-    """`check_finite` of one replica, made that of all."""
-
-    def __init__(self, check_finite: Callable[[Sequence[Gradient]], Tensor]) -> None:
-        self._check_finite = check_finite
-
-    def __call__(self, gradients: Sequence[Gradient]) -> Tensor:
-        return backend.on_every_replica(self._check_finite(gradients))
+def _limit_scale(outer: Optimizer) -> None:
+    halved = ops.convert_to_tensor(outer.dynamic_scale)
+    lowest = ops.minimum(halved * 2.0, _LOWEST_SCALE)
+    outer.dynamic_scale.assign(ops.maximum(halved, lowest))

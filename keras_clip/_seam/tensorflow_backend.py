@@ -354,6 +354,17 @@ def _cond(condition: Tensor, body: Callable[[], Any], otherwise: Callable[[], An
     tf.cond(condition, returning_nothing(otherwise), returning_nothing(body))
 
 
+def accumulate_or_update(
+    is_micro_batch: Tensor,
+    update: Callable[..., None],
+    accumulate: Callable[..., None],
+    arguments: tuple[Any, ...],
+    variables: Sequence[Variable],
+) -> None:
+    """Decide on the device."""
+    run_unless(is_micro_batch, update, accumulate, arguments, variables)
+
+
 def raise_where(
     fatal: Tensor,
     error: Callable[[Sequence[str]], Exception],

@@ -399,6 +399,18 @@ def _assign_where(condition: Tensor, value: Tensor, tensor: Tensor) -> None:
         torch.where(condition, value, tensor, out=tensor)
 
 
+def accumulate_or_update(
+    is_micro_batch: Tensor,
+    update: Callable[..., None],
+    accumulate: Callable[..., None],
+    arguments: tuple[Any, ...],
+    variables: Sequence[Variable],
+) -> None:
+    """Ask the counter, as Keras itself does where it accumulates on torch."""
+    del variables
+    accumulate(*arguments) if bool(is_micro_batch) else update(*arguments)
+
+
 def raise_where(
     fatal: Tensor,
     error: Callable[[Sequence[str]], Exception],

@@ -20,8 +20,7 @@ _COLUMNS = ("grad_norm", "clip_threshold", "norm_after_clip", "kind")
 # The kind of a row is the sum of those that are so.
 _SKIPPED, _MEASURED = 1, 2
 
-# Of the variables, by which they are saved.
-NAMES = _ROWS, _UPDATES = "history", "history_updates"
+_ROWS, _UPDATES = "history", "history_updates"
 
 
 class History:
@@ -34,6 +33,8 @@ class History:
         TypeError: `size` is no int.
         ValueError: `size` is negative.
     """
+
+    NAMES = (_ROWS, _UPDATES)  # they are saved under
 
     def __init__(self, size: int) -> None:
         self.size = check_count("history_size", size, minimum=0)
@@ -106,9 +107,10 @@ class History:
         return _columns(steps[is_known], rows[is_known])
 
     def save(self, store: Any) -> None:
-        """Store the rows and the count by name."""
-        for variable in self.variables:
-            store[variable.name] = variable.numpy()
+        """Store the rows that are written, and the count."""
+        if self.is_kept:
+            store[_ROWS] = self._rows.numpy()[: self.updates()]
+            store[_UPDATES] = self._updates.numpy()
 
     def load(self, store: Mapping[str, Any]) -> None:
         """Restore what `save` stored, from a history of any size; leave out what is not there."""
@@ -119,7 +121,7 @@ class History:
         rows = np.zeros(self._rows.shape, stored.dtype)
         rows[np.arange(max(0, updates - self.size), updates) % self.size] = np.nan
         known = np.arange(max(0, updates - min(self.size, len(stored))), updates)
-        rows[known % self.size] = stored[known % len(stored)]
+        rows[known % self.size] = stored[known % max(1, len(stored))]
         self._rows.assign(rows)
         self._updates.assign(updates)
 

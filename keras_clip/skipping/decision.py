@@ -1,4 +1,4 @@
-"""Updates that are not applied: which, how many, and when they are too many."""
+"""Which updates are not applied, how many there were, and when they are too many."""
 
 import warnings
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.clippers import Clipper, Update
 from keras_clip.layers.paths import path_of
 from keras_clip.skipping.nonfinite import (
     NonFiniteGradientError,
@@ -15,40 +16,51 @@ from keras_clip.skipping.nonfinite import (
     check_limit,
     check_policy,
     flags_of_nonfinite,
+    zero_nonfinite_entries,
 )
+from keras_clip.thresholds import HeldThreshold
 from keras_clip.types import Gradient, Tensor, Variable
 
-_CALLBACK = "keras_clip.RaiseOnNonFinite"
+# Why an update is skipped: the entries of `skips_in_a_row`.
+_REASONS = (
+    "gradients that are not finite",
+    "a norm above skip_above times the threshold",
+    "an overflow under the loss scale",
+)
+
+# Names that an error lists. Fixed, so that the state has one shape whatever trains.
+_MOST_NAMES = 20
 
 
 class Skipping:
     """Decides which updates are skipped, counts them, and raises where they are too many.
 
     Args:
-        nonfinite: what is done about gradients that are not finite.
+        nonfinite: policy for gradients that are not finite.
         max_consecutive_skips: int, how many updates in a row may be skipped, or None.
-        skips_above: whether updates are skipped for the size of their norm as well.
+        skip_above: multiple of the clipper's threshold above which an update is skipped.
     """
 
     def __init__(
         self,
         nonfinite: NonFinitePolicy,
         max_consecutive_skips: int | None,
-        skips_above: bool,
+        skip_above: HeldThreshold,
     ) -> None:
         check_policy(nonfinite)
+        check_limit(max_consecutive_skips, skip_above.value is not None or nonfinite == "skip")
         self.nonfinite = nonfinite
-        self.skips_nonfinite = nonfinite in ("skip", "raise")
-        check_limit(max_consecutive_skips, skips_above or nonfinite == "skip")
         self.max_consecutive_skips = max_consecutive_skips
+        self.skip_above = skip_above
         self._is_watched = False
+        self._has_warned = False
         self.skipped_steps: Any = None  # made by `build`
+        self.zeroed_steps: Any = None
 
     def build(self, wrapper: Any, variables: Sequence[Variable]) -> None:
         """Create the counters, as variables of `wrapper`.
 
-        All of them whatever is asked for: so a run that meets its first NaN is resumed with
-        another policy.
+        Every counter always exists, so that a run can resume under another policy.
         """
         self._paths = [path_of(variable) for variable in variables]
         self._positions = {id(variable): index for index, variable in enumerate(variables)}
@@ -59,109 +71,174 @@ class Skipping:
             )
 
         self.skipped_steps = add((), "skipped_steps")
-        self.consecutive_skips = add((), "consecutive_skips")
         self.zeroed_steps = add((), "zeroed_steps")
-        self.nonfinite_variables = add((len(self._paths),), "nonfinite_variables")
+        self._in_a_row = add((len(_REASONS),), "skips_in_a_row")
+        self._nonfinite_variables = add((_MOST_NAMES,), "nonfinite_variables")
+        self.skip_above.build(wrapper)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a decision depends on earlier updates."""
+        return self.skip_above.value is not None or self.nonfinite != "propagate"
+
+    @property
+    def momentary(self) -> list[Variable]:
+        """The variables that describe a moment, and mean nothing in another run."""
+        return [self._nonfinite_variables]
 
     @property
     def names_gradients(self) -> bool:
-        """Whether `on_skip` looks for those that are not finite."""
-        return self._limit is not None
+        """Whether `dropped` looks for those that are not finite."""
+        return self.nonfinite == "raise" or self.max_consecutive_skips is not None
 
-    @property
-    def _limit(self) -> int | None:
-        return 0 if self.nonfinite == "raise" else self.max_consecutive_skips
+    def zeroed(self, update: Update) -> Update:
+        """Return the update without its NaN and infinite entries, if the policy is to zero them."""
+        if self.nonfinite != "zero":
+            return update
+        is_zeroed = ops.logical_not(ops.isfinite(update.global_norm))
+        self.zeroed_steps.assign(self.zeroed_steps + ops.cast(is_zeroed, "int32"))
+        return update.with_gradients(*zero_nonfinite_entries(update.gradients, update.global_norm))
 
-    def count_zeroed(self, is_finite: Tensor, is_update: Tensor | None) -> None:
-        """Count an update of which entries became 0."""
-        zeroed = _on_updates(ops.logical_not(is_finite), is_update)
-        self.zeroed_steps.assign(self.zeroed_steps + ops.cast(zeroed, "int32"))
-
-    def decide(
-        self, is_finite: Tensor, is_above: Tensor | None, is_update: Tensor | None
-    ) -> Tensor:
-        """Return whether to skip the update, and count it."""
-        not_finite = ops.logical_not(is_finite)
-        if not self.skips_nonfinite:
-            not_finite = ops.zeros_like(not_finite)
-        skip = not_finite if is_above is None else ops.logical_or(is_above, not_finite)
-        skip, not_finite = (_on_updates(flag, is_update) for flag in (skip, not_finite))
+    def decide(self, update: Update, clipper: Clipper) -> Tensor | None:
+        """Return whether to skip the update, and count it; None where none is ever skipped."""
+        not_finite = ops.logical_not(ops.isfinite(update.global_norm))
+        if self.skip_above.value is None:
+            if self.nonfinite not in ("skip", "raise"):
+                return None
+            skip = not_finite
+        else:
+            skip = self._exceeds(update, clipper)
+            if self.nonfinite in ("skip", "raise"):
+                skip = ops.logical_or(skip, not_finite)
         self.skipped_steps.assign(self.skipped_steps + ops.cast(skip, "int32"))
-        self.consecutive_skips.assign(self._counted(skip, not_finite, is_update))
+        if self.names_gradients:
+            self._count_in_a_row(skip, not_finite)
         return skip
 
-    def _counted(self, skip: Tensor, not_finite: Tensor, is_update: Tensor | None) -> Tensor:
-        count = self.consecutive_skips.value
-        if self.nonfinite == "raise":
-            # Kept until it is raised: a callback may look only after some more updates.
-            return count + ops.cast(not_finite, "int32")
-        counted = ops.where(skip, count + 1, ops.zeros_like(count))
-        if self._limit is not None:
-            # Likewise: a good update does not undo that there were too many.
-            counted = ops.where(count > self._limit, count, counted)
-        return counted if is_update is None else ops.where(is_update, counted, count)
+    def _exceeds(self, update: Update, clipper: Clipper) -> Tensor:
+        norm, threshold = clipper.running_threshold(update)
+        limit = ops.cast(update.evaluate(self.skip_above.value), norm.dtype)
+        above = norm > limit * ops.cast(threshold, norm.dtype)
+        # Not `not (norm <= ...)`, which TensorFlow's graph optimizer turns into `norm > ...`.
+        return ops.logical_or(ops.isnan(norm), above)
 
-    def on_skip(self, gradients: list[Gradient], variables: list[Variable]) -> None:
+    def _count_in_a_row(self, skip: Tensor, not_finite: Tensor) -> None:
+        count = self._in_a_row.value
+        flags = [
+            ops.logical_and(skip, not_finite),
+            ops.logical_and(skip, ops.logical_not(not_finite)),
+            ops.zeros_like(skip),
+        ]
+        # An applied update ends the row, unless an error is due: a callback may look later.
+        others = ops.where(self._is_due(count), count, ops.zeros_like(count))
+        added = count + ops.cast(ops.stack(flags), "int32")
+        self._in_a_row.assign(ops.where(skip, added, others))
+
+    def _is_due(self, in_a_row: Tensor) -> Tensor:
+        due = ops.zeros((), "bool")
+        if self.nonfinite == "raise":
+            due = in_a_row[0] > 0
+        if self.max_consecutive_skips is not None:
+            due = ops.logical_or(due, ops.sum(in_a_row) > self.max_consecutive_skips)
+        return due
+
+    def dropped(self, gradients: Sequence[Gradient], variables: Sequence[Variable]) -> None:
         """Note which gradients are not finite, and raise if that can be done from here."""
         if not self.names_gradients:
             return
         flags = [ops.zeros((), "int32")] * len(self._paths)
         for flag, variable in zip(flags_of_nonfinite(gradients), variables, strict=True):
             flags[self._positions[id(variable)]] = flag
-        noted = ops.stack(flags)
-        self.nonfinite_variables.assign(noted)
-        fatal = self.consecutive_skips.value > self._limit
-        # The error of a graph is TensorFlow's own, and worse to read than ours.
-        may_wait = self._is_watched
-        try:
-            raises = backend.raise_where(fatal, self._error, self._paths, noted, may_wait)
-        except (NonFiniteGradientError, TooManySkipsError):
-            self._start_anew()
-            raise
-        if not raises:
-            self._warn_unless_watched()
+        # Until an error is raised, the names are those of the first.
+        is_first = self._in_a_row.value[0] == 1
+        named = ops.where(is_first, _first_places(flags), self._nonfinite_variables.value)
+        self._nonfinite_variables.assign(named)
+        self._raise_if_possible()
 
-    def _start_anew(self) -> None:
-        """Raise each error once: whoever mends the cause may go on."""
-        self.consecutive_skips.assign(ops.zeros((), "int32"))
+    def overflowed(self) -> None:
+        """Count an update that a LossScaleOptimizer around the wrapper has left out."""
+        self.skipped_steps.assign(self.skipped_steps + 1)
+        if self.max_consecutive_skips is not None:
+            one = ops.convert_to_tensor([0, 0, 1], "int32")
+            self._in_a_row.assign(self._in_a_row + one)
+            self._raise_if_possible()
+
+    def _raise_if_possible(self) -> None:
+        noted = self._noted()
+        names = (*_REASONS, *self._paths)
+        fatal = self._is_due(self._in_a_row.value)
+        try:
+            # The error of a TensorFlow graph is hard to read: leave it to a watching callback.
+            raises = backend.raise_where(fatal, self._error, names, noted, self._is_watched)
+        except (NonFiniteGradientError, TooManySkipsError):
+            self._start_again()
+            raise
+        if not raises and not self._is_watched:
+            self._warn()
+
+    def _noted(self) -> Tensor:
+        """Return which reasons, and which variables, an error has to name."""
+        reasons = self._in_a_row.value > 0
+        places = ops.arange(len(self._paths), dtype="int32")
+        named = ops.any(self._nonfinite_variables.value[:, None] == places[None, :], axis=0)
+        named = ops.logical_and(named, reasons[0])
+        return ops.cast(ops.concatenate([reasons, named]), "int32")
+
+    def _start_again(self) -> None:
+        """Raise each error once, so that training may go on."""
+        self._in_a_row.assign(ops.zeros_like(self._in_a_row.value))
 
     def _error(self, names: Sequence[str]) -> Exception:
-        concerned = f"Not finite are the gradients of: {', '.join(names)}"
-        if self.nonfinite == "raise":
+        reasons = [reason for reason in _REASONS if reason in names]
+        variables = [name for name in names if name not in _REASONS]
+        concerned = f" Not finite are the gradients of: {', '.join(variables)}" if variables else ""
+        # A reason is not known yet where TensorFlow puts this text into a graph.
+        if self.nonfinite == "raise" and reasons[:1] in ([], [_REASONS[0]]):
             return NonFiniteGradientError(
                 "Gradients are NaN or infinite, and nonfinite='raise'. The update was not "
-                f"applied. {concerned}"
+                f"applied.{concerned}"
             )
+        because = f", because of {' and '.join(reasons)}" if reasons else ""
         return TooManySkipsError(
             f"More than max_consecutive_skips={self.max_consecutive_skips} updates in a row were "
-            "skipped, so that nothing is learned any more. Lower the learning rate, look at the "
-            "data of these steps, or resume from an earlier checkpoint. " + concerned
+            f"skipped{because}. The model does not learn any more. Lower the learning rate, look "
+            f"at the data of these steps, or resume from an earlier checkpoint.{concerned}"
         )
 
-    def _warn_unless_watched(self) -> None:
-        if self._is_watched:
+    def _warn(self) -> None:
+        if self._has_warned:
             return
-        self._is_watched = True
+        self._has_warned = True
         warnings.warn(
-            "This step is compiled, and what compiles it (XLA, torch.compile) or the device it "
-            "runs on cannot raise: updates are skipped and the error waits. In fit, add "
-            f"callbacks=[{_CALLBACK}()], which raises it at the end of the batch; in a loop of "
-            "your own, call optimizer.raise_if_nonfinite() before the first step and whenever the "
-            "host may wait for the device.",
+            "This step is compiled, and its compiler (XLA, torch.compile) or its device cannot "
+            "raise. Updates are skipped, and fit raises the error when it ends. To stop at the "
+            "batch, add callbacks=[keras_clip.RaiseOnNonFinite()]. In a loop of your own, call "
+            "optimizer.raise_if_nonfinite() whenever the host may wait for the device.",
             stacklevel=2,
         )
 
+    def watch(self, is_watched: bool) -> None:
+        """Note whether somebody will call `raise_if_due` during the steps to come."""
+        self._is_watched = is_watched
+
     def raise_if_due(self) -> None:
-        """Raise what a compiled step could not."""
-        self._is_watched = True
-        if self.skipped_steps is None or self._limit is None:
+        """Raise the error that a compiled step could not raise; waits for the device."""
+        if self.skipped_steps is None or not self.names_gradients:
             return
-        if int(self.consecutive_skips.numpy()) <= self._limit:
+        if not bool(ops.convert_to_numpy(self._is_due(self._in_a_row.value))):
             return
-        self._start_anew()
-        flags = self.nonfinite_variables.numpy()
-        raise self._error([path for path, flag in zip(self._paths, flags, strict=True) if flag])
+        flags = ops.convert_to_numpy(self._noted())
+        self._start_again()
+        names = (*_REASONS, *self._paths)
+        raise self._error([name for name, flag in zip(names, flags, strict=True) if flag])
 
 
-def _on_updates(condition: Tensor, is_update: Tensor | None) -> Tensor:
-    return condition if is_update is None else ops.logical_and(condition, is_update)
+def _first_places(flags: Sequence[Tensor]) -> Tensor:
+    """Return the first places that are flagged, and -1 for as many as are missing."""
+    flagged = ops.stack(list(flags))
+    places = ops.arange(len(flags), dtype="int32")
+    beyond = len(flags)
+    found = ops.sort(ops.where(flagged > 0, places, beyond))[:_MOST_NAMES]
+    found = ops.where(found == beyond, -1, found)
+    missing = -ops.ones((_MOST_NAMES - min(beyond, _MOST_NAMES),), "int32")
+    return ops.concatenate([ops.cast(found, "int32"), missing])

@@ -1,0 +1,194 @@
+"""The steps of an update that the wrapped optimizer takes, a MultiOptimizer or not."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from keras_clip._seam import backend, keras_private
+from keras_clip._seam.multi_optimizer import built_members, is_multi_optimizer
+from keras_clip._seam.whole_gradients import (
+    for_micro_batches,
+    for_whole_gradients,
+    has_own_apply,
+    sharing_state,
+)
+from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, Variable
+
+AfterUpdate = Callable[[Sequence[Variable], Tensor], None]
+"""Called with variables that an update rule has just changed, and the number of earlier updates."""
+
+
+class Batch(NamedTuple):
+    """Gradients of one batch, or their averages over several.
+
+    Attributes:
+        gradients: of the variables that are trained, without None.
+        variables: their variables.
+        assigned: new values of variables that Keras overwrites, such as float8 scales.
+        overwritten: the variables of these.
+    """
+
+    gradients: list[Gradient]
+    variables: list[Variable]
+    assigned: list[Tensor]
+    overwritten: list[Variable]
+
+    def tensors(self) -> tuple[list[Gradient], list[Tensor]]:
+        """Return the parts that a branch takes as arguments."""
+        return self.gradients, self.assigned
+
+    def holding(self, gradients: Gradients, assigned: Sequence[Tensor]) -> "Batch":
+        """Return a batch of the same variables with these tensors."""
+        return Batch(list(gradients), self.variables, list(assigned), self.overwritten)
+
+
+class InnerOptimizer:
+    """Asks a built optimizer for single steps of an update.
+
+    A MultiOptimizer is asked member by member, so that one clip precedes the updates of all.
+
+    Args:
+        optimizer: the wrapped optimizer, built.
+
+    Raises:
+        ImportError: this Keras lacks a name that is needed.
+        ValueError: members of a MultiOptimizer accumulate over different numbers of batches.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        if is_multi_optimizer(optimizer):
+            keras_private.check_multi_optimizer_names(optimizer)
+        self._members = built_members(optimizer) or [optimizer]
+        self._steps = _common_accumulation(self._members)
+        self.accumulates = bool(self._members[0].gradient_accumulation_steps)
+        if self.accumulates:
+            for member in self._members:
+                keras_private.check_accumulation_names(member)
+        self._updating = [for_whole_gradients(type(member)) for member in self._members]
+        self._counting = [for_micro_batches(cls) for cls in self._updating]
+
+    def is_micro_batch(self) -> Tensor:
+        """Whether the next batch is accumulated without an update."""
+        return ops.logical_not((self._optimizer._iterations + 1) % self._steps == 0)
+
+    def updates(self) -> Tensor:
+        """Return the number of updates applied so far."""
+        batches = ops.convert_to_tensor(self._optimizer._iterations)
+        return ops.floor_divide(batches, self._steps) if self.accumulates else batches
+
+    def variables(self) -> list[Variable]:
+        """Return all that an update may change, each variable once."""
+        return keras_private.all_variables(self._optimizer)
+
+    def known_variables(self, batch: Batch) -> list[Variable]:
+        """Return the variables the optimizer was built with, for native ones of the backend."""
+        return keras_private.keras_variables(self._optimizer, batch.variables)
+
+    def batch(self, gradients: Gradients, variables: Sequence[Variable]) -> Batch:
+        """Return the gradients that are not None, as tensors, without their loss scale."""
+        pairs = keras_private.present_pairs(self._optimizer, gradients, variables)
+        overwritten = [p for p in pairs if keras_private.is_overwritten_by_gradient(p[1])]
+        trained = [p for p in pairs if not keras_private.is_overwritten_by_gradient(p[1])]
+        tensors = [backend.as_gradient(gradient) for gradient, _ in trained]
+        scale = self._members[0].loss_scale_factor
+        if scale is not None:
+            tensors = [backend.map_values(t, lambda values: values / scale) for t in tensors]
+        return Batch(
+            tensors,
+            [variable for _, variable in trained],
+            [value for value, _ in overwritten],
+            [variable for _, variable in overwritten],
+        )
+
+    def reduced(self, batch: Batch) -> Batch:
+        """Return the batch with its gradients summed over replicas, by Keras's own method."""
+        all_reduce = getattr(self._members[0], "_all_reduce_sum_gradients", None)
+        gradients = backend.all_reduce(all_reduce, batch.gradients, batch.variables)
+        return batch.holding(gradients, batch.assigned)
+
+    def averages(self, batch: Batch) -> Batch:
+        """Return the averages over all batches of an update, of which this one is the latest."""
+        if not self.accumulates:
+            return batch
+        pairs = zip(batch.gradients, self._sums(batch.variables), strict=True)
+        assigned = zip(batch.assigned, self._sums(batch.overwritten), strict=True)
+        return batch.holding(
+            [(gradient + accumulated) / self._steps for gradient, accumulated in pairs],
+            [ops.maximum(value, accumulated) for value, accumulated in assigned],
+        )
+
+    def accumulate(self, batch: Batch) -> None:
+        """Add a batch to the sums, and do the rest that Keras does without an update."""
+        for value, largest in zip(batch.assigned, self._sums(batch.overwritten), strict=True):
+            largest.assign(ops.maximum(value, largest))
+
+        def add(
+            member: Optimizer, rule: Any, gradients: Gradients, variables: Sequence[Variable]
+        ) -> None:
+            del rule
+            member._backend_increment_gradient_accumulators(gradients, self._sums(variables))
+
+        self._apply(self._counting, Batch(batch.gradients, batch.variables, [], []), add)
+
+    def update(self, batch: Batch, after: AfterUpdate) -> None:
+        """Run the optimizer's own `apply` on a batch, and `after` right behind its rule."""
+        step = self.updates()
+
+        def update(
+            member: Optimizer, rule: Any, gradients: Gradients, variables: Sequence[Variable]
+        ) -> None:
+            rule(gradients, variables)
+            if not has_own_apply(member):
+                after(keras_private.trained_variables(member), step)
+
+        self._apply(self._updating, batch, update)
+        # One with an `apply` of its own need not come to Keras's update step.
+        for member in filter(has_own_apply, self._members):
+            after(keras_private.trained_variables(member), step)
+        if self.accumulates:
+            self._forget()
+
+    def drop(self) -> None:
+        """Leave everything as it was before the first batch of the update."""
+        if not self.accumulates:
+            return
+        for optimizer in {id(o): o for o in (self._optimizer, *self._members)}.values():
+            optimizer._iterations.assign(optimizer._iterations + (1 - self._steps))
+        self._forget()
+
+    def _forget(self) -> None:
+        for member in self._members:
+            keras_private.reset_accumulators(member)
+
+    def _sums(self, variables: Sequence[Variable]) -> list[Variable]:
+        return [keras_private.accumulator(self._member(v), v) for v in variables]
+
+    def _apply(self, classes: Sequence[type], batch: Batch, update: Callable[..., None]) -> None:
+        """Run Keras's `apply` of each member on its part, with `update` in the rule's place."""
+        gradients = [*batch.gradients, *batch.assigned]
+        variables = [*batch.variables, *batch.overwritten]
+        owners = [self._member(variable) for variable in variables]
+        for member, cls in zip(self._members, classes, strict=True):
+            own = [place for place, owner in enumerate(owners) if owner is member]
+            sharing_state(cls, member, partial(update, member)).apply(
+                [gradients[place] for place in own], [variables[place] for place in own]
+            )
+        if is_multi_optimizer(self._optimizer):
+            self._optimizer._iterations.assign_add(1)
+
+    def _member(self, variable: Variable) -> Optimizer:
+        return keras_private.member_of(self._optimizer, variable)
+
+
+def _common_accumulation(members: list[Optimizer]) -> int:
+    steps = [member.gradient_accumulation_steps or 1 for member in members]
+    if len(set(steps)) > 1:
+        raise ValueError(
+            "The members of a MultiOptimizer inside ClippedOptimizer must update together to "
+            f"have one norm. Received gradient_accumulation_steps={steps}. Give all members "
+            "the same number, or wrap each member in a ClippedOptimizer of its own."
+        )
+    return steps[0]

@@ -1,0 +1,137 @@
+"""The update, in order.
+
+    reduce over replicas -> accumulate -> clip -> decide whether to skip
+    -> unless skipped: decay, update rule, bounds on weights, averages, constraints, counter
+
+Everything after the decision is the wrapped optimizer's own `apply`, but for the bounds.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from keras import ops
+
+from keras_clip._seam import backend
+from keras_clip._seam.inner_optimizer import Batch, InnerOptimizer
+from keras_clip.clippers import Clipper, Update
+from keras_clip.records.history import History
+from keras_clip.records.variable_norms import VariableNorms
+from keras_clip.skipping.decision import Skipping
+from keras_clip.types import Gradient, Gradients, Tensor, Variable
+from keras_clip.weights.weight_groups import WeightGroups
+
+
+@dataclass(frozen=True)
+class Applying:
+    """Takes the gradients of one batch through an update, all options alike.
+
+    Attributes:
+        inner: the wrapped optimizer.
+        clipper: makes the gradients that it uses.
+        skipping: decides whether it uses any.
+        weights: bounds its variables.
+        grad_norm: variable of the global norm before clipping.
+        history: keeps a row of numbers for each update.
+        variable_norms: keeps the norm of each variable's gradient.
+        own_variables: the wrapper's variables, among them all of the above.
+    """
+
+    inner: InnerOptimizer
+    clipper: Clipper
+    skipping: Skipping
+    weights: WeightGroups
+    grad_norm: Variable
+    history: History
+    variable_norms: VariableNorms
+    own_variables: Sequence[Variable]
+
+    def apply(self, gradients: Gradients, variables: Sequence[Variable]) -> None:
+        """Update, or add to an update that takes the gradients of several batches."""
+        batch = self.inner.reduced(self.inner.batch(gradients, variables))
+        if not self.inner.accumulates:
+            self._update(batch)
+            return
+        backend.accumulate_or_update(
+            self.inner.is_micro_batch(),
+            lambda *tensors: self._update(batch.holding(*tensors)),
+            lambda *tensors: self.inner.accumulate(batch.holding(*tensors)),
+            batch.tensors(),
+            self._changed(),
+        )
+
+    def _update(self, batch: Batch) -> None:
+        batch = self.inner.averages(batch)
+        if not batch.gradients:
+            self.inner.update(batch, self._bound)
+            return
+        with backend.no_gradients():
+            clipped, skip = self._clip(batch)
+        clipped_batch = batch.holding(clipped, batch.assigned)
+        if skip is None:
+            self.inner.update(clipped_batch, self._bound)
+            return
+        backend.run_unless(
+            skip,
+            lambda clipped, assigned, _: self.inner.update(
+                batch.holding(clipped, assigned), self._bound
+            ),
+            lambda _, assigned, gradients: self._drop(batch.holding(gradients, assigned)),
+            (*clipped_batch.tensors(), batch.gradients),
+            self._changed(),
+        )
+
+    def _clip(self, batch: Batch) -> tuple[list[Gradient], Tensor | None]:
+        """Return the clipped gradients, and whether to skip their update or None."""
+        update = self.skipping.zeroed(
+            Update(
+                batch.gradients,
+                self.inner.known_variables(batch),
+                self.inner.updates(),
+                may_overwrite=self.clipper.may_overwrite and not self.skipping.names_gradients,
+                needs_norms=self.clipper.needs_norms,
+            )
+        )
+        skip = self.skipping.decide(update, self.clipper)
+        # No state of any clipper recovers from a NaN that has entered it.
+        learns = ops.isfinite(update.global_norm)
+        if skip is not None:
+            learns = ops.logical_and(learns, ops.logical_not(skip))
+        # Before the clip, which may overwrite the gradients.
+        self.variable_norms.write(update, self.grad_norm.value, self.history.count)
+        with _kept_where(learns, self.clipper.state):
+            clipped = self.clipper.clip(update)
+            self._record(update, clipped, skip)
+        self.grad_norm.assign(update.global_norm)
+        return clipped, skip
+
+    def _record(self, update: Update, clipped: list[Gradient], skip: Tensor | None) -> None:
+        if self.history.is_kept:
+            threshold = self.clipper.used_threshold(update)
+            after = self.clipper.norm_after_clip(update, clipped)
+            self.history.write(update.global_norm, threshold, after, skip)
+
+    def _drop(self, batch: Batch) -> None:
+        self.inner.drop()
+        self.skipping.dropped(batch.gradients, self.inner.known_variables(batch))
+
+    def _bound(self, variables: Sequence[Variable], step: Tensor) -> None:
+        with backend.no_gradients():
+            bounded = self.weights.bounds(variables, step)
+            if bounded:
+                backend.clamp(*map(list, zip(*bounded, strict=True)))
+
+    def _changed(self) -> list[Variable]:
+        return [*self.inner.variables(), *self.own_variables]
+
+
+@contextmanager
+def _kept_where(condition: Tensor, variables: Sequence[Variable]) -> Iterator[None]:
+    """Take back what the body does to `variables` where `condition`, a scalar, is false."""
+    if backend.is_known_to_hold(condition):
+        yield
+        return
+    before = [ops.copy(variable) for variable in variables]
+    yield
+    for variable, old in zip(variables, before, strict=True):
+        variable.assign(ops.where(condition, variable.value, old))
