@@ -9,7 +9,6 @@ from keras_clip._seam import backend, keras_private
 from keras_clip._seam.inherited_state import InheritedState, inner_of
 from keras_clip._seam.inner_optimizer import InnerOptimizer
 from keras_clip._seam.loss_scale import tell_of_overflows
-from keras_clip._seam.multi_optimizer import members_of
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.applying import Applying
 from keras_clip.clippers import ClipByGlobalNorm, Clipper

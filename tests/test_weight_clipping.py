@@ -19,6 +19,7 @@ from tests.support.gradient_stream import (
     values,
 )
 from tests.support.models import data, fit, make_model
+from tests.support.stores import saved
 
 VECTORS = Path(__file__).parent / "vectors"
 INFINITE = float("inf")
@@ -261,9 +262,9 @@ def test_groups_are_assigned_saved_and_named_apart():
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(optimizer)))
     again = keras.saving.deserialize_keras_object(config)
     assert {k: v.max_weight for k, v in again.max_weight.items()} == {"low": 0.5, "high": 1.0}
-    store = {}
-    optimizer.save_own_variables(store)
-    assert {"weight_group_0_max_weight", "weight_group_1_max_weight"} <= set(store)
+    _, own = saved(optimizer)
+    names = {"weights.weight_group_0_max_weight", "weights.weight_group_1_max_weight"}
+    assert names <= set(own)
     with pytest.raises(AttributeError, match=r"optimizer.max_weight\['pattern'\].max_weight"):
         optimizer.max_weight = 0.1
 

@@ -47,9 +47,7 @@ def for_whole_gradients(cls: type) -> type:
         def _all_reduce_sum_gradients(self, gradients_and_variables: Any) -> Any:
             return gradients_and_variables
 
-        def _backend_update_step(
-            self, gradients: Any, variables: Any, learning_rate: Any
-        ) -> None:
+        def _backend_update_step(self, gradients: Any, variables: Any, learning_rate: Any) -> None:
             rule = super()._backend_update_step
 
             def update(gradients: Any, variables: Any) -> None:

@@ -4,9 +4,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip._seam.constants import constant
 from keras_clip.clippers import Clipper, Update
 from keras_clip.layers.paths import path_of
 from keras_clip.skipping.nonfinite import (
@@ -159,8 +161,8 @@ class Skipping:
         """Count an update that a LossScaleOptimizer around the wrapper has left out."""
         self.skipped_steps.assign(self.skipped_steps + 1)
         if self.max_consecutive_skips is not None:
-            one = ops.convert_to_tensor([0, 0, 1], "int32")
-            self._in_a_row.assign(self._in_a_row + one)
+            count = self._in_a_row.value
+            self._in_a_row.assign(count + constant(np.int32([0, 0, 1]), like=count))
             self._raise_if_possible()
 
     def _raise_if_possible(self) -> None:
@@ -179,7 +181,7 @@ class Skipping:
     def _noted(self) -> Tensor:
         """Return which reasons, and which variables, an error has to name."""
         reasons = self._in_a_row.value > 0
-        places = ops.arange(len(self._paths), dtype="int32")
+        places = constant(np.arange(len(self._paths), dtype="int32"), like=reasons)
         named = ops.any(self._nonfinite_variables.value[:, None] == places[None, :], axis=0)
         named = ops.logical_and(named, reasons[0])
         return ops.cast(ops.concatenate([reasons, named]), "int32")
@@ -236,9 +238,9 @@ class Skipping:
 def _first_places(flags: Sequence[Tensor]) -> Tensor:
     """Return the first places that are flagged, and -1 for as many as are missing."""
     flagged = ops.stack(list(flags))
-    places = ops.arange(len(flags), dtype="int32")
-    beyond = len(flags)
+    places = constant(np.arange(len(flags), dtype="int32"), like=flagged)
+    beyond = ops.zeros_like(places) + len(flags)
     found = ops.sort(ops.where(flagged > 0, places, beyond))[:_MOST_NAMES]
-    found = ops.where(found == beyond, -1, found)
-    missing = -ops.ones((_MOST_NAMES - min(beyond, _MOST_NAMES),), "int32")
-    return ops.concatenate([ops.cast(found, "int32"), missing])
+    found = ops.where(found == len(flags), ops.zeros_like(found) - 1, found)
+    missing = np.full(max(0, _MOST_NAMES - len(flags)), -1, dtype="int32")
+    return ops.concatenate([found, constant(missing, like=found)])

@@ -20,6 +20,7 @@ from tests.support.gradient_stream import (
 )
 from tests.support.models import fit, make_model
 from tests.support.stateful_clipper import RunningMean
+from tests.support.stores import load, saved
 
 FOUND = [
     candidate
@@ -291,15 +292,12 @@ def test_state_round_trip_in_the_middle_of_a_run(clipper_class):
     variables = make_variables()
     optimizer = wrapped(clipper_class)
     apply_all(optimizer, variables, stream[:3])
-    own, inner = {}, {}
-    optimizer.save_own_variables(own)
-    optimizer.inner_optimizer.save_own_variables(inner)
+    stores = saved(optimizer)
     config = keras.saving.serialize_keras_object(optimizer)
     resumed_variables = [keras.Variable(v.numpy(), name=v.name) for v in variables]
     resumed = keras.saving.deserialize_keras_object(config)
     resumed.build(resumed_variables)
-    resumed.load_own_variables(own)
-    resumed.inner_optimizer.load_own_variables(inner)
+    load(resumed, stores)
     apply_all(optimizer, variables, stream[3:])
     apply_all(resumed, resumed_variables, stream[3:])
     assert_identical(values(resumed_variables), values(variables))

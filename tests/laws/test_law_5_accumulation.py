@@ -185,13 +185,6 @@ class TestMultiOptimizer:
             with pytest.raises(ValueError, match=message):
                 ClippedOptimizer(chosen).build(make_variables())
 
-    def test_a_member_belongs_to_the_wrapper(self):
-        member = keras.optimizers.SGD()
-        mapping = keras.optimizers.OptimizerMap(member, {})
-        ClippedOptimizer(keras.optimizers.MultiOptimizer(mapping), name="first")
-        with pytest.raises(ValueError, match="wrapped by 'first' already"):
-            ClippedOptimizer(member)
-
     @pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX tells leaked tracers")
     def test_nothing_of_a_trace_is_kept(self):
         import jax
