@@ -12,21 +12,6 @@ from keras_clip.norms import floating_point
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Tensor, Variable
 
-# Of `ClippedOptimizer`, whose variables are saved beside a clipper's.
-_OPTIMIZERS_NAMES = (
-    "grad_norm",
-    "skip_above",
-    "skipped_steps",
-    "consecutive_skips",
-    "zeroed_steps",
-    "nonfinite_variables",
-    "history",
-    "history_updates",
-    "variable_norms",
-    "variable_norms_steps",
-    "variable_norms_taken",
-)
-
 
 class Clipper(abc.ABC):
     """Base class of everything that `ClippedOptimizer` takes as its `clipper`.
@@ -170,12 +155,12 @@ class Clipper(abc.ABC):
             initializer: name or instance of a Keras initializer. Defaults to zeros.
             dtype: Defaults to the one norms have: float64 if the model has float64
                 variables, else float32.
-            name: state is saved by it, so that it must differ from the names of the clipper's
-                other variables and from the optimizer's own, `grad_norm` for one.
+            name: state is saved by it. It differs from the names of the clipper's other
+                variables, and has no dot: a dot stands between a clipper and its members.
 
         Raises:
             RuntimeError: it is called outside `build`.
-            ValueError: the name is taken.
+            ValueError: the name is taken, or has a dot.
         """
         if not isinstance(self._variables, list):
             raise RuntimeError(
@@ -184,12 +169,11 @@ class Clipper(abc.ABC):
                 "placed with the optimizer's own variables."
             )
         full_name = self._prefix + name
-        taken = {*_OPTIMIZERS_NAMES, *(variable.name for variable in self._variables)}
-        if full_name in taken:
+        if "." in name or any(full_name == variable.name for variable in self._variables):
             raise ValueError(
-                f"{type(self).__name__} has two variables named {name!r}, or one named like the "
-                f"optimizer's own {', '.join(_OPTIMIZERS_NAMES)}. State is saved by name; give "
-                "each its own."
+                f"The name of a variable must have no dot and be new to {type(self).__name__}, "
+                f"whose state is saved by it. Received: name={name!r}, beside "
+                f"{[variable.name.removeprefix(self._prefix) for variable in self._variables]}."
             )
         variable = keras.Variable(
             keras.initializers.get(initializer),
@@ -232,7 +216,7 @@ class Clipper(abc.ABC):
 
     def build_member(self, member: "Clipper", name: str, variables: Sequence[Variable]) -> None:
         """Build a clipper that this one is made of; `name` tells its state from others'."""
-        member._prefix = f"{self._prefix}{name}_"
+        member._prefix = f"{self._prefix}{name}."
         member.build_for(variables)
 
 

@@ -151,9 +151,10 @@ class Skipping:
         flags = [ops.zeros((), "int32")] * len(self._paths)
         for flag, variable in zip(flags_of_nonfinite(gradients), variables, strict=True):
             flags[self._positions[id(variable)]] = flag
-        # Until an error is raised, the names are those of the first.
-        is_first = self._in_a_row.value[0] == 1
-        named = ops.where(is_first, _first_places(flags), self._nonfinite_variables.value)
+        places = _first_places(flags)
+        # Until an error is raised, the names are those of the first NaN, whatever follows it.
+        is_first = ops.logical_and(self._in_a_row.value[0] == 1, places[0] >= 0)
+        named = ops.where(is_first, places, self._nonfinite_variables.value)
         self._nonfinite_variables.assign(named)
         self._raise_if_possible()
 

@@ -8,7 +8,7 @@ from unittest import mock
 
 import keras
 
-from keras_clip import ClippedOptimizer
+from keras_clip.applying import Applying
 
 _UPDATE = "_backend_update_step"
 
@@ -42,7 +42,7 @@ def counting() -> Iterator[Tally]:
     # On torch Keras loads the classes that update with the first optimizer.
     keras.optimizers.SGD()
     with ExitStack() as patches:
-        patches.enter_context(_patched(ClippedOptimizer, "_clip", _counting_clips))
+        patches.enter_context(_patched(Applying, "_clip", _counting_clips))
         for owner in _classes_that_define(_UPDATE):
             patches.enter_context(_patched(owner, _UPDATE, _counting_updates))
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keras_clip import ClippedOptimizer
+from keras_clip.applying import Applying
 
 from .private_copies import load_test_classes
 from .shipped_files import shipped_test_files
@@ -32,13 +32,13 @@ def _failing(classes: dict[str, type[unittest.TestCase]]) -> set[str]:
 
 
 def _change_clipped(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]) -> None:
-    clip = ClippedOptimizer._clip
+    clip = Applying._clip
 
-    def broken(self: ClippedOptimizer, gradients: list[Any], variables: list[Any]) -> Any:
-        clipped, skip = clip(self, gradients, variables)
+    def broken(self: Applying, batch: Any) -> Any:
+        clipped, skip = clip(self, batch)
         return [change(gradient) for gradient in clipped], skip
 
-    monkeypatch.setattr(ClippedOptimizer, "_clip", broken)
+    monkeypatch.setattr(Applying, "_clip", broken)
 
 
 def test_each_golden_test_makes_a_wrapper_and_clips_all_its_steps(golden_classes):
