@@ -12,7 +12,7 @@ from keras_clip._seam.loss_scale import tell_of_overflows
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.applying import Applying
 from keras_clip.clippers import ClipByGlobalNorm, Clipper
-from keras_clip.clippers.registry import get_member
+from keras_clip.clippers.registry import deserialize, get_member
 from keras_clip.records.history import History, Record
 from keras_clip.records.variable_norms import VariableNorms
 from keras_clip.saving import SavedState
@@ -148,11 +148,11 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             inner.build(list(variables))
         # A MultiOptimizer that chooses by a function knows its members from here on.
         check_wrappable(inner)
-        check_strategy(keeps_state=bool(self.clipper.state) or self._skipping.keeps_state)
         trained = keras_private.trainable_variables(inner)
         with keras.name_scope(self.name):
             self.clipper.build_for(trained)
             self._weight_groups.build(trained, self.clipper.dtype)
+        check_strategy(keeps_state=bool(self.clipper.state) or self._skipping.keeps_state)
         for variable in (*self.clipper.variables, *self._weight_groups.variables):
             keras_private.track(self, variable)
         self._grad_norm = self.add_variable(
@@ -468,14 +468,19 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> Self:
-        """Make the optimizer that `get_config` described; `config` stays as it is."""
-        made = {
-            key: keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
-            for key in ("inner_optimizer", "clipper")
-        }
-        made["skip_above"] = threshold_from_config(config.get("skip_above"))
-        made["max_weight"] = max_weight_from_config(config.get("max_weight"), custom_objects)
-        return cls(**{**config, **made})
+        """Make the optimizer that `config` describes, in any form that the constructor takes."""
+        made = dict(config)
+        if isinstance(made.get("inner_optimizer"), Mapping):
+            made["inner_optimizer"] = keras.optimizers.deserialize(
+                dict(made["inner_optimizer"]), custom_objects=custom_objects
+            )
+        if isinstance(made.get("clipper"), Mapping):
+            made["clipper"] = deserialize(made["clipper"], custom_objects)
+        for name in ("max_norm", "skip_above"):
+            if name in made:
+                made[name] = threshold_from_config(made[name], custom_objects)
+        made["max_weight"] = max_weight_from_config(made.get("max_weight"), custom_objects)
+        return cls(**made)
 
 
 def _check_has_running_threshold(clipper: Clipper, skip_above: Any) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -16,6 +17,27 @@ _OR_A_FUNCTION = ", a keras.optimizers.schedules.LearningRateSchedule, or a call
 def is_number(value: Any) -> bool:
     """Whether `value` is a real number of Python or NumPy; a bool is not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def concrete(value: Any) -> Any:
+    """Return a scalar of any kind that the host can read as a float, and all else as it is.
+
+    So `optimizer.max_norm *= 0.5` and `optimizer.max_norm = optimizer.grad_norm` work, as they
+    do for a learning rate. It waits for the device, as whoever assigns is outside of a step.
+    """
+    if isinstance(value, keras.Variable):
+        value = value.value
+    is_array = isinstance(value, np.ndarray) or ops.is_tensor(value)
+    if not is_array or tuple(value.shape) != () or "bool" in str(value.dtype):
+        return value
+    try:
+        return float(ops.convert_to_numpy(value))
+    except Exception as error:  # each framework has its own for a tensor that is traced
+        raise TypeError(
+            "A threshold cannot be assigned inside a compiled step. Assign it between steps, or "
+            "make it a function of the step. Received a tensor without a value yet: "
+            f"{value!r}."
+        ) from error
 
 
 def check_number(
@@ -115,6 +137,7 @@ class Threshold:
 
     def check(self, value: Any) -> Any:
         """Return a number as a float and anything else accepted as it is; or raise."""
+        value = concrete(value)
         if callable(value) or (value is None and self._optional):
             return value
         return check_number(self._name, value, self._accepted, **self._bounds)
@@ -162,6 +185,7 @@ class HeldThreshold:
         if not self._built:
             self._value = self._declaration.check(value)
             return
+        value = concrete(value)
         if callable(value) or value is None or self._variable is None:
             name = self._declaration.name
             raise TypeError(
@@ -178,17 +202,22 @@ class HeldThreshold:
         if callable(self._value):
             return keras.saving.serialize_keras_object(self._value)
         if self._variable is None:
-            return self._value
+            return number_to_config(self._value)
         current = self._variable.numpy()
         # The number as it was given, 0.1 rather than 0.10000000149, unless a checkpoint or
         # an assignment to the variable itself has changed it since.
         given = np.asarray(self._value, dtype=current.dtype)
-        return self._value if given == current else float(current)
+        return number_to_config(self._value if given == current else float(current))
 
 
-def threshold_from_config(config: Any) -> ThresholdValue | None:
+def number_to_config(number: Any) -> Any:
+    """Return a number as JSON can hold it, which has no infinity."""
+    is_infinite = is_number(number) and math.isinf(number)
+    return str(float(number)) if is_infinite else number
+
+
+def threshold_from_config(config: Any, custom_objects: Any = None) -> Any:
     """Return the constructor argument that `HeldThreshold.get_config` wrote."""
-    if isinstance(config, dict):
-        value: ThresholdValue = keras.saving.deserialize_keras_object(config)
-        return value
-    return config  # type: ignore[no-any-return]
+    if isinstance(config, Mapping):
+        return keras.saving.deserialize_keras_object(dict(config), custom_objects=custom_objects)
+    return float(config) if config in ("inf", "-inf") else config

@@ -21,10 +21,30 @@ def get_optimizer(identifier: Any) -> Optimizer:
     elif not isinstance(identifier, str | keras.optimizers.Optimizer):
         raise TypeError(
             "inner_optimizer must be an instance of keras.optimizers.Optimizer, the name of one "
-            "('adam') or its config. Received: "
+            f"('adam') or its config. {_hint(identifier)}Received: "
             f"inner_optimizer={identifier!r} of type {type(identifier).__name__}."
         )
     return keras.optimizers.get(identifier)
+
+
+# By the library that an object is from.
+_HINTS = {
+    "tf_keras": "This one is of Keras 2 (tf_keras), whose optimizers have other methods. Unset "
+    "TF_USE_LEGACY_KERAS, and make it and the model with Keras 3: keras.optimizers.{name}(...). ",
+    "optax": "This one is of optax, which Keras models do not take. Wrap the Keras optimizer of "
+    "that name, or keep optax and chain optax.clip_by_global_norm before it. ",
+    "torch": "This one is of torch, which Keras models do not take. Wrap "
+    "keras.optimizers.{name}(...), or keep torch and call keras_clip.clip_by_global_norm. ",
+}
+
+
+def _hint(identifier: Any) -> str:
+    """Say what somebody who passes this object may have meant."""
+    if isinstance(identifier, type):
+        return f"This is a class. Make an instance: {identifier.__name__}(...). "
+    library = type(identifier).__module__.split(".")[0]
+    # An optax optimizer is a named tuple that optax's base module defines.
+    return _HINTS.get(library, "").format(name=type(identifier).__name__)
 
 
 def check_wrappable(optimizer: Optimizer) -> None:

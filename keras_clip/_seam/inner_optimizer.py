@@ -67,6 +67,7 @@ class InnerOptimizer:
         if self.accumulates:
             for member in self._members:
                 keras_private.check_accumulation_names(member)
+                _check_moving_average(member)
         self._updating = [for_whole_gradients(type(member)) for member in self._members]
         self._counting = [for_micro_batches(cls) for cls in self._updating]
 
@@ -192,3 +193,14 @@ def _common_accumulation(members: list[Optimizer]) -> int:
             "the same number, or wrap each member in a ClippedOptimizer of its own."
         )
     return steps[0]
+
+
+def _check_moving_average(optimizer: Optimizer) -> None:
+    overwrites = optimizer.use_ema and optimizer.ema_overwrite_frequency
+    if overwrites and backend.decides_across_replicas():
+        raise ValueError(
+            "Keras cannot overwrite variables with their moving average during training under "
+            "this distribution strategy. Leave ema_overwrite_frequency out: the averages are "
+            "taken over at the end of fit, or by the callback keras.callbacks.SwapEMAWeights. "
+            f"Received: ema_overwrite_frequency={optimizer.ema_overwrite_frequency!r}."
+        )

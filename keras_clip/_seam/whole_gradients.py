@@ -78,7 +78,7 @@ def for_micro_batches(cls: type) -> type:
 
 def sharing_state(cls: type, optimizer: Optimizer, update_with: UpdateFunction) -> Optimizer:
     """Return an instance of `cls` whose state is that of `optimizer`."""
-    instance = object.__new__(cls)
+    instance: Optimizer = object.__new__(cls)
     object.__setattr__(instance, "__dict__", vars(optimizer))
     object.__setattr__(instance, "_update_with", update_with)
     return instance

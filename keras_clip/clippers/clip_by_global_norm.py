@@ -1,13 +1,18 @@
 """Clipping by the norm of all gradients together."""
 
-from typing import Any
+from typing import Any, Self
 
 import keras
 
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.norms.global_norm import norm_of_tensors
-from keras_clip.thresholds import Threshold, check_number
+from keras_clip.thresholds import (
+    Threshold,
+    check_number,
+    number_to_config,
+    threshold_from_config,
+)
 from keras_clip.types import Gradient, Tensor, ThresholdValue
 
 
@@ -79,4 +84,10 @@ class ClipByGlobalNorm(Clipper):
 
     def get_config(self) -> dict[str, Any]:
         """Return `max_norm` as it stands now, and `norm_type`."""
-        return {**super().get_config(), "norm_type": self.norm_type}
+        return {**super().get_config(), "norm_type": number_to_config(self.norm_type)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make the clipper that `get_config` described."""
+        norm_type = threshold_from_config(config.get("norm_type", 2.0))
+        return super().from_config({**config, "norm_type": norm_type})

@@ -91,8 +91,8 @@ class ClipByValue(Clipper):
         value = config["max_value"]
         if isinstance(value, list | tuple):
             low, high = (threshold_from_config(bound) for bound in value)
-            return cls((low, high))  # type: ignore[arg-type]
-        return cls(threshold_from_config(value))  # type: ignore[arg-type]
+            return cls((low, high))
+        return cls(threshold_from_config(value))
 
 
 def _checked_single(value: Any) -> Any:

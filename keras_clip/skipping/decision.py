@@ -163,7 +163,7 @@ class Skipping:
         self.skipped_steps.assign(self.skipped_steps + 1)
         if self.max_consecutive_skips is not None:
             count = self._in_a_row.value
-            self._in_a_row.assign(count + constant(np.int32([0, 0, 1]), like=count))
+            self._in_a_row.assign(count + constant(np.array([0, 0, 1], "int32"), like=count))
             self._raise_if_possible()
 
     def _raise_if_possible(self) -> None:

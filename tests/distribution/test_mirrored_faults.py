@@ -84,17 +84,6 @@ def test_loss_scale_is_lowered_and_nothing_else_changes(strategy, targets):
     assert float(mirrored.optimizer.dynamic_scale.numpy()) == 64.0 / 2**4
 
 
-@pytest.mark.exhaustive
-def test_loss_scale_around_a_wrapper_that_is_built(strategy):
-    with strategy.scope():
-        variables = make_model().trainable_variables
-        wrapper = clipped()
-        wrapper.build(variables)
-        outer = keras.optimizers.LossScaleOptimizer(wrapper)
-        outer.build(variables)
-    assert type(outer.check_finite).__name__ == "_OnEveryReplica"
-
-
 @pytest.mark.endurance
 def test_loss_scale_of_keras_alone_lets_the_nan_through(strategy, targets):
     """The defect in the README: it asks the first replica only."""

@@ -1,0 +1,84 @@
+"""Control goes one way: nothing is found behind its back, and one class of another's is changed."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import keras_clip
+
+PACKAGE = Path(keras_clip.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+HIDDEN = {
+    "get_objects",
+    "get_referrers",
+    "currentframe",
+    "_getframe",
+    "stack",
+    "orig_argv",
+    "co_names",
+    "__code__",
+}
+# `ops.stack` and the like are of other modules than `inspect`.
+OWNERS_OF_STACK = {"inspect", "traceback"}
+
+# Explained in docs/how-it-works.md.
+THE_ONE_PLACE = "_seam/loss_scale.py"
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def hidden_names(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in HIDDEN:
+            owner = getattr(node.value, "id", "")
+            if node.attr != "stack" or owner in OWNERS_OF_STACK:
+                yield node.attr
+
+
+def foreign_writes(tree):
+    """Assignments to attributes of anything but `self`, and writes into a `__dict__`."""
+    for node in ast.walk(tree):
+        targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            for target in targets:
+                if isinstance(target, ast.Attribute) and getattr(target.value, "id", "") not in (
+                    "self",
+                    "cls",
+                ):
+                    yield ast.unparse(target)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            text = ast.unparse(node.func)
+            if text.endswith("__dict__.update") or text.endswith("__dict__.__setitem__"):
+                yield text
+        if isinstance(node, ast.Assign) and any("__dict__[" in ast.unparse(t) for t in targets):
+            yield ast.unparse(targets[0])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_is_found_behind_its_back(path):
+    assert not list(hidden_names(ast.parse(path.read_text())))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_object_of_anothers_is_changed(path):
+    written = [
+        text
+        for text in foreign_writes(ast.parse(path.read_text()))
+        if text not in ALLOWED.get(name_of(path), ())
+    ]
+    if name_of(path) == THE_ONE_PLACE:
+        assert written and all(text.startswith("outer_class.") for text in written)
+    else:
+        assert not written
+
+
+# Objects of keras_clip's own, or of the caller's making.
+ALLOWED: dict[str, tuple[str, ...]] = {}
+
+
+def test_the_one_place_is_explained():
+    page = (PACKAGE.parent / "docs" / "how-it-works.md").read_text()
+    assert "keras_clip/" + THE_ONE_PLACE in page
