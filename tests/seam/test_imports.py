@@ -13,6 +13,7 @@ import keras_clip
 
 PACKAGE = Path(keras_clip.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+SEAM = PACKAGE / "_seam"
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
 
 # What each part of keras_clip may import from the others.
@@ -76,10 +77,17 @@ def test_dependencies_go_one_way(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_frameworks_only_in_their_own_module(path):
+def test_frameworks_only_in_their_own_folder(path):
     frameworks = {name.split(".")[0] for name in imports(path)} & FRAMEWORKS
-    allowed = {path.stem.split("_")[0]} if part_of(path) == "_seam" else set()
-    assert frameworks <= allowed
+    assert frameworks <= ({path.parent.name} if path.parent.parent == SEAM else set())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_backend_is_imported_by_its_own_folder_and_the_choice(path):
+    folders = {name.split(".")[2] for name in imports(path) if name.startswith("keras_clip._seam.")}
+    own = {path.parent.name} if path.parent.parent == SEAM else set()
+    allowed = FRAMEWORKS if path == SEAM / "__init__.py" else own
+    assert folders & FRAMEWORKS <= allowed
 
 
 def run_python(code, **environment):
