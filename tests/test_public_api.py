@@ -15,7 +15,7 @@ MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(keras_clip.__path__, "keras_clip.")
     # What imports a framework is of that backend alone.
-    if not re.search(r"\._seam\.(tensorflow|jax|torch)_|__main__", module.name)
+    if not re.search(r"\._seam\.(tensorflow|jax|torch)\.|__main__", module.name)
 )
 
 

@@ -166,12 +166,12 @@ def test_where_nothing_may_be_read_on_the_host(monkeypatch, backend):
     """The way of accelerators on torch, taken here on the processor."""
     if backend != "torch":
         pytest.skip("only torch decides on the host")
-    from keras_clip._seam import torch_backend
+    from keras_clip._seam.torch import host
 
     stream = stream_with_spike(np.float32(1e4))
     results = []
     for on_host in (True, False):
-        monkeypatch.setattr(torch_backend, "_decide_on_host", lambda tensor: on_host)  # noqa: B023
+        monkeypatch.setattr(host, "can_read", lambda tensor: on_host)  # noqa: B023
         variables = make_variables()
         optimizer = ClippedOptimizer(adam(), 5.0, skip_above=10.0)
         apply_all(optimizer, variables, stream)

@@ -56,6 +56,12 @@ PRIVATE_MULTI_OPTIMIZER_NAMES: dict[str, str] = {
     "_var_key": "the key of a variable in that mapping",
 }
 
+# Of LossScaleOptimizer, which keras_clip extends: see `loss_scale.py`.
+PRIVATE_LOSS_SCALE_NAMES: dict[str, str] = {
+    "_stateful_handle_non_finite_grads": "comes where an overflow is left out",
+    "_stateless_handle_non_finite_grads": "comes where an overflow is left out, on JAX",
+}
+
 PRIVATE_ACCUMULATION_NAMES: dict[str, str] = {
     "_accumulated_gradients": "sums of earlier micro-batches, whose average is clipped",
     "_backend_increment_gradient_accumulators": "adds a micro-batch, also where Keras's own "

@@ -1,7 +1,5 @@
 """Ways of distributing training under which a clip would come out wrong are refused."""
 
-import keras
-
 from keras_clip._seam import backend
 
 
@@ -14,7 +12,7 @@ def check_strategy(keeps_state: bool) -> None:
     Raises:
         ValueError: it does, and the current `tf.distribute` strategy is asynchronous.
     """
-    strategy = asynchronous_strategy()
+    strategy = backend.asynchronous_strategy()
     if keeps_state and strategy is not None:
         raise ValueError(
             f"ClippedOptimizer was built under {strategy}, whose workers update one by one without "
@@ -24,11 +22,3 @@ def check_strategy(keeps_state: bool) -> None:
             "nonfinite='propagate'; or use MirroredStrategy or MultiWorkerMirroredStrategy, under "
             "which everything works."
         )
-
-
-def asynchronous_strategy() -> str | None:
-    """Name of the current strategy if its workers do not wait for each other; else None."""
-    if keras.config.backend() != "tensorflow":
-        return None
-    name: str | None = backend.asynchronous_strategy()
-    return name

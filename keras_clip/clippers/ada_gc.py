@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip._seam.constants import constant
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_count, check_finite
 from keras_clip.clippers.update import Update
@@ -131,7 +130,7 @@ class AdaGC(Clipper):
         numbers = [self._places[id(variable)] for variable in variables]
         if numbers == list(range(len(self._places))):
             return None
-        return constant(np.array(numbers, dtype="int32"), like=self.gamma.value)
+        return backend.constant(np.array(numbers, dtype="int32"), like=self.gamma.value)
 
     def _keep(self, places: Tensor | None, gamma: Tensor) -> None:
         if places is not None:

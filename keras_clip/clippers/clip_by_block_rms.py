@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_clip._seam.constants import constant
+from keras_clip._seam import backend
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold
@@ -55,4 +55,4 @@ class ClipByBlockRMS(Clipper):
     def _limits(self, update: Update) -> Tensor:
         roots = [math.sqrt(math.prod(variable.shape)) for variable in update.variables]
         threshold = ops.cast(update.evaluate(self.threshold), self.dtype)
-        return threshold * constant(np.array(roots, dtype=self.dtype), like=threshold)
+        return threshold * backend.constant(np.array(roots, dtype=self.dtype), like=threshold)

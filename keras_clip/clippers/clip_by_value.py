@@ -1,5 +1,6 @@
 """Clipping every entry of every gradient."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -8,6 +9,8 @@ from keras import ops
 from keras_clip._seam import backend
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
+from keras_clip.layers.paths import path_of
+from keras_clip.norms import floating_point
 from keras_clip.thresholds import (
     Threshold,
     check_number,
@@ -15,7 +18,7 @@ from keras_clip.thresholds import (
     is_number,
     threshold_from_config,
 )
-from keras_clip.types import Gradient, Tensor, ThresholdValue
+from keras_clip.types import Gradient, Tensor, ThresholdValue, Variable
 
 _BOTH = "a number that is at least 0, a schedule, a callable of the step, or a pair (low, high)"
 
@@ -26,7 +29,8 @@ class ClipByValue(Clipper):
 
     `clipped = min(max(g, low), high)`
 
-    Changes the direction of the gradient. Infinities become the bounds, NaN stays NaN.
+    Changes the direction of the gradient. Infinities become the bounds, NaN stays NaN. Complex
+    numbers have no order: their variables are refused.
 
     Args:
         max_value: in units of one entry of a gradient: a number of at least 0, a
@@ -36,7 +40,8 @@ class ClipByValue(Clipper):
 
     Raises:
         TypeError: `max_value` is nothing of this.
-        ValueError: `max_value` is negative or NaN, or `low` above `high`.
+        ValueError: `max_value` is negative or NaN, or `low` above `high`; when the optimizer is
+            built, a variable is complex. The message lists the paths.
 
     Reference:
         `tf.clip_by_value`, `optax.clip`, torch's `clip_grad_value_`. Repeated rows of
@@ -72,6 +77,16 @@ class ClipByValue(Clipper):
                 f"Received: max_value={value!r}."
             )
         self.high = _checked_single(value)
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Refuse complex variables."""
+        found = [path_of(v) for v in variables if floating_point.is_complex(v)]
+        if found:
+            raise ValueError(
+                "ClipByValue compares entries with its bounds, and complex numbers have no order. "
+                f"Complex are the variables {found}. Clip by norm instead, or give them another "
+                "clipper in a ClipperMap."
+            )
 
     def clip(self, update: Update) -> list[Gradient]:
         """Limit each entry."""

@@ -7,6 +7,7 @@ only, or by `scalar`: Keras's functions copy a number to the device, where torch
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -35,8 +36,24 @@ def accumulation_dtype(tensors: Iterable[Tensor]) -> str:
     """Hazard: half precision overflows at 256 squared, and dtypes may mix."""
     # Distinct ones first: Keras takes a microsecond for the name of one.
     dtypes = {tensor.dtype for tensor in tensors}
-    names = map(keras.backend.standardize_dtype, dtypes)
-    return "float64" if "float64" in names else "float32"
+    names = {keras.backend.standardize_dtype(dtype) for dtype in dtypes}
+    return "float64" if names & {"float64", "complex128"} else "float32"
+
+
+def magnitudes(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Hazard: a cast to a float drops the imaginary part, and a square is no square of a length."""
+    # Distinct ones first: see `accumulation_dtype`.
+    found = {dtype for dtype in {tensor.dtype for tensor in tensors} if _is_complex_dtype(dtype)}
+    return [ops.abs(t) if t.dtype in found else t for t in tensors] if found else list(tensors)
+
+
+def is_complex(tensor: Tensor) -> bool:
+    """Hazard: see `magnitudes`."""
+    return _is_complex_dtype(tensor.dtype)
+
+
+def _is_complex_dtype(dtype: Any) -> bool:
+    return str(keras.backend.standardize_dtype(dtype)).startswith("complex")
 
 
 def is_half(tensor: Tensor) -> bool:

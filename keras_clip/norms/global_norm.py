@@ -20,15 +20,17 @@ def global_norm(gradients: Gradients) -> Tensor:
 
     Every list whose true norm is finite gives that norm: float16 and bfloat16 are added up
     in float32, squares that would overflow or underflow are rescaled first, rows that a
-    `tf.IndexedSlices` names twice are summed first, dtypes may mix. A norm that the returned
+    `tf.IndexedSlices` names twice are summed first, dtypes may mix. A complex entry counts by its
+    absolute value. A norm that the returned
     dtype cannot hold, above 3.4e38 for float32, is infinity.
 
     Args:
-        gradients: list or tuple of tensors of any shape and floating dtype, of
+        gradients: list or tuple of tensors of any shape and floating or complex dtype, of
             `tf.IndexedSlices`, and of `None`, which is passed over.
 
     Returns:
-        Scalar tensor on the device, float64 if any gradient is float64, else float32. 0 for
+        Scalar tensor on the device, float64 if any gradient is float64 or complex128, else
+            float32. 0 for
         an empty list. Infinity or NaN where the gradients hold one.
 
     Raises:
@@ -102,7 +104,7 @@ def clip_by_global_norm(
 
 def norm_of_tensors(gradients: Gradients, norm_type: float = 2.0) -> Tensor:
     """`global_norm` of gradients that are known to be tensors; or another p-norm."""
-    operands = [backend.norm_operand(gradient) for gradient in gradients]
+    operands = _operands(gradients)
     dtype = floating_point.accumulation_dtype(operands)
     nonempty = [operand for operand in operands if not _is_known_to_be_empty(operand)]
     if not nonempty:
@@ -112,9 +114,14 @@ def norm_of_tensors(gradients: Gradients, norm_type: float = 2.0) -> Tensor:
     return backend.global_norm(nonempty, dtype)
 
 
+def _operands(gradients: Gradients) -> list[Tensor]:
+    """Return dense real tensors with the norms of `gradients`."""
+    return floating_point.magnitudes([backend.norm_operand(gradient) for gradient in gradients])
+
+
 def norms_of_tensors(gradients: Gradients) -> Tensor:
     """Return the norm of each gradient by itself, as one vector."""
-    operands = [backend.norm_operand(gradient) for gradient in gradients]
+    operands = _operands(gradients)
     dtype = floating_point.accumulation_dtype(operands)
     empty = [_is_known_to_be_empty(operand) for operand in operands]
     if not all(empty):

@@ -90,6 +90,7 @@ def _pair(gradient: Gradient, weight: Tensor, axes: Axes) -> _Pair:
             rows = backend.norm_operand(gradient)
         else:
             weight = ops.take(weight, indices, axis=0)
+    rows, weight = floating_point.magnitudes((rows, weight))
     dtype = floating_point.accumulation_dtype((rows, weight))
     return _Pair(ops.cast(rows, dtype), ops.cast(weight, dtype), axes)
 
@@ -155,8 +156,9 @@ def _scaled(gradient: Gradient, norm: Tensor, limit: Tensor, untouched: Tensor) 
     divisor = ops.where(norm < smallest, smallest, norm)
 
     def scale(values: Tensor) -> Tensor:
+        wide = values if floating_point.is_complex(values) else ops.cast(values, norm.dtype)
         # Not by the ratio of limit and norm, which may be too small for any float.
-        scaled = ops.cast(values, norm.dtype) / divisor * limit
+        scaled = wide / ops.cast(divisor, wide.dtype) * ops.cast(limit, wide.dtype)
         return ops.where(untouched, values, ops.cast(scaled, values.dtype))
 
     return backend.map_values(gradient, scale)

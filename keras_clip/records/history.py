@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip._seam.strategies import asynchronous_strategy
 from keras_clip.clippers.hyperparameters import check_count
 from keras_clip.records.clip_scale import clip_scale, measured_scale
 from keras_clip.types import Tensor, Variable
@@ -44,7 +43,7 @@ class History:
     def build(self, wrapper: Any, dtype: str) -> None:
         """Create the rows and the count of all updates so far, as variables of `wrapper`."""
         # Workers that do not wait for each other would write one row at once.
-        if not self.size or asynchronous_strategy() is not None:
+        if not self.size or backend.asynchronous_strategy() is not None:
             return
         self._rows = wrapper.add_variable(
             (self.size, len(_COLUMNS)), dtype=dtype, aggregation="only_first_replica", name=_ROWS

@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip._seam.strategies import asynchronous_strategy
 from keras_clip.clippers import Update
 from keras_clip.clippers.hyperparameters import check_count
 from keras_clip.layers.paths import path_of
@@ -41,7 +40,7 @@ class VariableNorms:
         """Create the rows, their steps, and the counts, as variables of `wrapper`."""
         if not self.every or self.variables:
             return
-        strategy = asynchronous_strategy()
+        strategy = backend.asynchronous_strategy()
         if strategy is not None:
             raise ValueError(
                 f"Norms of single variables cannot be recorded under {strategy}, whose workers "

@@ -8,7 +8,6 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip._seam.constants import constant
 from keras_clip.clippers import Clipper, Update
 from keras_clip.layers.paths import path_of
 from keras_clip.skipping.nonfinite import (
@@ -163,7 +162,9 @@ class Skipping:
         self.skipped_steps.assign(self.skipped_steps + 1)
         if self.max_consecutive_skips is not None:
             count = self._in_a_row.value
-            self._in_a_row.assign(count + constant(np.array([0, 0, 1], "int32"), like=count))
+            self._in_a_row.assign(
+                count + backend.constant(np.array([0, 0, 1], "int32"), like=count)
+            )
             self._raise_if_possible()
 
     def _raise_if_possible(self) -> None:
@@ -182,7 +183,7 @@ class Skipping:
     def _noted(self) -> Tensor:
         """Return which reasons, and which variables, an error has to name."""
         reasons = self._in_a_row.value > 0
-        places = constant(np.arange(len(self._paths), dtype="int32"), like=reasons)
+        places = backend.constant(np.arange(len(self._paths), dtype="int32"), like=reasons)
         named = ops.any(self._nonfinite_variables.value[:, None] == places[None, :], axis=0)
         named = ops.logical_and(named, reasons[0])
         return ops.cast(ops.concatenate([reasons, named]), "int32")
@@ -239,9 +240,9 @@ class Skipping:
 def _first_places(flags: Sequence[Tensor]) -> Tensor:
     """Return the first places that are flagged, and -1 for as many as are missing."""
     flagged = ops.stack(list(flags))
-    places = constant(np.arange(len(flags), dtype="int32"), like=flagged)
+    places = backend.constant(np.arange(len(flags), dtype="int32"), like=flagged)
     beyond = ops.zeros_like(places) + len(flags)
     found = ops.sort(ops.where(flagged > 0, places, beyond))[:_MOST_NAMES]
     found = ops.where(found == len(flags), ops.zeros_like(found) - 1, found)
     missing = np.full(max(0, _MOST_NAMES - len(flags)), -1, dtype="int32")
-    return ops.concatenate([found, constant(missing, like=found)])
+    return ops.concatenate([found, backend.constant(missing, like=found)])

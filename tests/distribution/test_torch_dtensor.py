@@ -48,9 +48,9 @@ def check_training(together, alone):
 
 def check_what_is_not_supported(found):
     assert found["AdaptiveGradientClipping"] == (
-        "TypeError: This clipper compares parts of a gradient with parts of a variable, for "
-        "which a torch DTensor has no support here: the parts may lie on several processes. "
-        "Clip by norm or by value instead."
+        "TypeError: This clipper compares parts of a gradient with parts of a variable. It cannot "
+        "do so for a torch DTensor, whose parts may lie on several processes. Clip by norm or by "
+        "value instead."
     )
     # Keras makes moments of whole plain tensors, and trains the parameters that it had before
     # fully_shard: torch modules in a TorchModuleWrapper, sharded before, are what it can train.

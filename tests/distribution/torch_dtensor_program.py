@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 
 import keras_clip
 from keras_clip import AutoClip, ClippedOptimizer
-from keras_clip._seam import torch_backend
+from keras_clip._seam.torch import host
 from tests.distribution.processes import message_of, strict_warnings
 from tests.distribution.torch_group import in_group
 from tests.distribution.trained import BATCH, EVERY_CLIPPER, Counted, data, summary
@@ -96,12 +96,12 @@ def on_meshes_of_two_dimensions():
 
 def not_decided_on_the_host(function):
     """Run it as on a device whose values the host does not wait for."""
-    original = torch_backend._decide_on_host
-    torch_backend._decide_on_host = lambda tensor: False
+    original = host.can_read
+    host.can_read = lambda tensor: False
     try:
         return function()
     finally:
-        torch_backend._decide_on_host = original
+        host.can_read = original
 
 
 def sgd(clipper, **options):

@@ -13,6 +13,7 @@ import keras_clip
 
 PACKAGE = Path(keras_clip.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+SEAM = PACKAGE / "_seam"
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
 
 # What each part of keras_clip may import from the others.
@@ -25,9 +26,13 @@ ALLOWED = {
     "weights": {"types", "thresholds", "layers", "weights"},
     "clippers": {"types", "norms", "thresholds", "layers", "_seam", "clippers"},
     "wrappable": {"types", "_seam"},
-    "skipping": {"types", "layers", "_seam", "norms", "skipping"},
+    "skipping": {"types", "thresholds", "layers", "_seam", "norms", "clippers", "skipping"},
     "records": {"types", "layers", "_seam", "norms", "clippers", "records"},
+    "applying": {"types", "_seam", "clippers", "records", "skipping", "weights"},
+    "saving": {"types", "_seam", "records"},
     "optimizer": {
+        "applying",
+        "saving",
         "types",
         "thresholds",
         "_seam",
@@ -76,10 +81,17 @@ def test_dependencies_go_one_way(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_frameworks_only_in_their_own_module(path):
+def test_frameworks_only_in_their_own_folder(path):
     frameworks = {name.split(".")[0] for name in imports(path)} & FRAMEWORKS
-    allowed = {path.stem.split("_")[0]} if part_of(path) == "_seam" else set()
-    assert frameworks <= allowed
+    assert frameworks <= ({path.parent.name} if path.parent.parent == SEAM else set())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_backend_is_imported_by_its_own_folder_and_the_choice(path):
+    folders = {name.split(".")[2] for name in imports(path) if name.startswith("keras_clip._seam.")}
+    own = {path.parent.name} if path.parent.parent == SEAM else set()
+    allowed = FRAMEWORKS if path == SEAM / "__init__.py" else own
+    assert folders & FRAMEWORKS <= allowed
 
 
 def run_python(code, **environment):

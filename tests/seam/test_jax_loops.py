@@ -6,6 +6,7 @@ import pytest
 
 import keras_clip
 from keras_clip import ClippedOptimizer
+from keras_clip._seam import backend
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX alone compiles loops")
 
@@ -14,19 +15,17 @@ WAYS = {"loop": True, "branch": False}
 
 @pytest.fixture(params=WAYS)
 def _way(request, monkeypatch):
-    from keras_clip._seam import jax_backend
+    from keras_clip._seam.jax import control_flow
 
-    monkeypatch.setattr(jax_backend, "_loop_pays", lambda _: WAYS[request.param])
+    monkeypatch.setattr(control_flow, "loop_pays", lambda _: WAYS[request.param])
 
 
 GRADIENTS = [np.float32([3.0, -0.0, 1e-41]), np.float32([[4.0, 1e-38]])]
 
 
 def clip(arrays, max_norm):
-    from keras_clip._seam import jax_backend
-
     norm = np.sqrt(sum(np.sum(array.astype("float64") ** 2) for array in arrays))
-    return jax_backend.scale_to_norm(arrays, np.float32(norm), np.float32(max_norm), ())
+    return backend.scale_to_norm(arrays, np.float32(norm), np.float32(max_norm), ())
 
 
 @pytest.mark.usefixtures("_way")

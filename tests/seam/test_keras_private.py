@@ -13,7 +13,7 @@ from tests.support.gradient_stream import make_variables
 from tests.support.optimizers import keras_has
 
 PACKAGE = Path(keras_clip.__file__).parent
-SEAM = sorted((PACKAGE / "_seam").glob("*.py"))
+SEAM = sorted((PACKAGE / "_seam").rglob("*.py"))
 OUTSIDE = sorted(path for path in PACKAGE.rglob("*.py") if path not in SEAM)
 LISTED = {
     **keras_private.PRIVATE_NAMES,
@@ -23,6 +23,7 @@ LISTED = {
     **keras_private.PRIVATE_GRAPH_NAMES,
     **keras_private.PRIVATE_MULTI_OPTIMIZER_NAMES,
     **keras_private.PRIVATE_ACCUMULATION_NAMES,
+    **keras_private.PRIVATE_LOSS_SCALE_NAMES,
 }
 
 
@@ -66,7 +67,12 @@ def test_keras_multi_optimizer_has(name):
     assert hasattr(multi, name)
 
 
-@pytest.mark.parametrize("path", SEAM, ids=lambda path: path.name)
+@pytest.mark.parametrize("name", keras_private.PRIVATE_LOSS_SCALE_NAMES)
+def test_keras_loss_scale_optimizer_has(name):
+    assert hasattr(keras.optimizers.LossScaleOptimizer, name)
+
+
+@pytest.mark.parametrize("path", SEAM, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_private_name_is_listed_with_its_reason(path):
     used = set(private_attributes(path))
     assert used <= set(LISTED), "used, but not listed in keras_private.py"

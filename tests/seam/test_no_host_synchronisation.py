@@ -96,9 +96,9 @@ def waits(detector, optimizer):
 
 @pytest.fixture
 def as_on_an_accelerator(monkeypatch):
-    from keras_clip._seam import torch_backend
+    from keras_clip._seam.torch import host
 
-    monkeypatch.setattr(torch_backend, "_decide_on_host", lambda tensor: False)
+    monkeypatch.setattr(host, "can_read", lambda tensor: False)
 
 
 @pytest.mark.skipif(backend_is != "torch", reason="others compile whole steps")

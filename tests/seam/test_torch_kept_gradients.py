@@ -84,10 +84,10 @@ def train(optimizer, own, variables=None, stream=None):
 @pytest.fixture(params=["processor", "accelerator"])
 def _way(request, monkeypatch):
     """Decide where the host knows a value, or not at all, as on an accelerator."""
-    from keras_clip._seam import torch_backend
+    from keras_clip._seam.torch import host
 
     if request.param == "accelerator":
-        monkeypatch.setattr(torch_backend, "_decide_on_host", lambda tensor: False)
+        monkeypatch.setattr(host, "can_read", lambda tensor: False)
 
 
 @EACH_CLIPPER

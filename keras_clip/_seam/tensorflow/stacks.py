@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_clip._seam.tensorflow import graphs
 from keras_clip.types import Gradient
 
 # Entries from which on copying a tensor takes longer than what stacking it saves.
@@ -18,7 +19,7 @@ _LARGEST = 2**11
 _FEWEST = 4
 
 
-class Groups:
+class Stacks:
     """Which of some gradients go into which stack; the others stay as they are.
 
     Args:
@@ -51,6 +52,11 @@ class Groups:
         for position, tensor in zip(self._singles, singles, strict=True):
             tensors[position] = tensor
         return tensors
+
+
+def stacks_of(gradients: Sequence[Gradient]) -> Stacks:
+    """Return how to stack `gradients`: not at all under XLA, where a stack is one more copy."""
+    return Stacks(gradients, may_stack=not graphs.is_compiled_by_xla())
 
 
 def _kind(gradient: Gradient) -> Hashable:

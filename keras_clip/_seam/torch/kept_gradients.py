@@ -6,7 +6,7 @@ from operator import attrgetter, is_
 import torch
 
 from keras_clip._seam.keras_private import grad_of, tensor_of
-from keras_clip._seam.torch_shards import any_sharded
+from keras_clip._seam.torch.shards import any_sharded
 from keras_clip.types import Gradients, Variable
 
 _requires_grad = attrgetter("requires_grad")

@@ -4,8 +4,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_clip._seam.sharded import NO_SHARDED
 from keras_clip.types import Gradient, Tensor
+
+_NO_SHARDED = (
+    "This clipper compares parts of a gradient with parts of a variable. It cannot do so for a "
+    "torch DTensor, whose parts may lie on several processes. Clip by norm or by value instead."
+)
 
 # Looked up, not imported: nobody has a DTensor before it is loaded, and loading it takes time.
 _MODULE = "torch.distributed.tensor"
@@ -80,7 +84,7 @@ def with_norms_for_shards(
 def refuse_sharded(tensors: Sequence[Gradient]) -> None:
     """Raise if any is a DTensor."""
     if any(is_sharded(tensor) for tensor in tensors):
-        raise TypeError(NO_SHARDED.format(kind="a torch DTensor"))
+        raise TypeError(_NO_SHARDED)
 
 
 def _summed(tensor: Tensor) -> Tensor:

@@ -45,9 +45,9 @@ def test_norm_of_several_dtypes(scale, how):
 def test_only_what_two_threads_would_share_is_cut(has_accelerator, monkeypatch):
     import tensorflow as tf
 
-    from keras_clip._seam import tensorflow_backend
+    from keras_clip._seam.tensorflow import graphs
 
-    monkeypatch.setattr(tensorflow_backend, "_has_accelerator", lambda: has_accelerator)
+    monkeypatch.setattr(graphs, "has_accelerator", lambda: has_accelerator)
 
     @tf.function
     def norm_of(gradients):

@@ -51,13 +51,13 @@ def values():
 
 
 def test_few_are_left():
-    from keras_clip._seam.tensorflow_groups import Groups
+    from keras_clip._seam.tensorflow.stacks import Stacks
 
     gradients = as_gradients(arrays())
     assert len(gradients) == 18
     # Three stacks; the slices, and the three that nothing is like.
-    assert len(Groups(gradients, may_stack=True).joined(gradients)) == 7
-    assert len(Groups(gradients, may_stack=False).joined(gradients)) == 18
+    assert len(Stacks(gradients, may_stack=True).joined(gradients)) == 7
+    assert len(Stacks(gradients, may_stack=False).joined(gradients)) == 18
 
 
 @pytest.mark.parametrize("how", HOW)

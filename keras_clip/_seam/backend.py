@@ -1,0 +1,222 @@
+"""The functions that a Keras backend supplies, and their defaults."""
+
+import abc
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+from keras import ops
+
+from keras_clip.types import Gradient, Gradients, Tensor, Variable
+
+
+class Backend(abc.ABC):
+    """The operations that differ between TensorFlow, JAX and torch.
+
+    The defaults are for one device and a program that the host does not interrupt.
+    """
+
+    SPARSE_KIND: ClassVar[str] = "a sparse gradient"
+    """The name of the backend's sparse gradient, for an error message."""
+
+    # Gradients
+
+    @abc.abstractmethod
+    def as_gradient(self, value: Any) -> Gradient:
+        """Convert `value` to a dense or sparse gradient of this backend."""
+
+    @abc.abstractmethod
+    def is_sparse(self, gradient: Gradient) -> bool:
+        """Return whether `gradient` stores only some rows or entries."""
+
+    @abc.abstractmethod
+    def values(self, gradient: Gradient) -> Tensor:
+        """Return the tensor, or the stored values of a sparse gradient."""
+
+    @abc.abstractmethod
+    def map_values(self, gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
+        """Apply `function` to the values of `gradient` and keep its kind."""
+
+    @abc.abstractmethod
+    def norm_operand(self, gradient: Gradient) -> Tensor:
+        """Return a dense tensor with the norm of `gradient`: repeated rows are summed."""
+
+    def row_totals(self, gradient: Gradient) -> tuple[Tensor, Tensor]:
+        """Return for each stored row the sum of all rows with its index, and the indices."""
+        raise TypeError(
+            "This clipper reads single entries or rows of a gradient. It cannot read "
+            f"{self.SPARSE_KIND}: Keras itself makes no sparse gradients on this backend. Clip by "
+            "norm instead, or make the gradient dense before you pass it to the optimizer."
+        )
+
+    # Norms and scaling
+
+    @abc.abstractmethod
+    def global_norm(self, operands: Sequence[Tensor], dtype: str) -> Tensor:
+        """Return the norm over all operands in `dtype`, for any magnitude."""
+
+    @abc.abstractmethod
+    def norms(self, operands: Sequence[Tensor], dtype: str) -> Tensor:
+        """Return the norm of each operand, as one vector in `dtype`, for any magnitude."""
+
+    @abc.abstractmethod
+    def scale_to_norm(
+        self,
+        gradients: Gradients,
+        norm: Tensor,
+        max_norm: Tensor,
+        overwritable: Sequence[Variable],
+    ) -> list[Gradient]:
+        """Multiply all gradients by `min(1, max_norm / norm)`.
+
+        If `overwritable` holds their variables, torch may scale each `.grad` in place.
+        """
+
+    @abc.abstractmethod
+    def scale_each_to_norm(
+        self,
+        gradients: Gradients,
+        norms: Tensor,
+        limits: Tensor,
+        overwritable: Sequence[Variable],
+    ) -> list[Gradient]:
+        """Multiply each gradient by `min(1, limits_i / norms_i)`; see `scale_to_norm`."""
+
+    # Tensors
+
+    @abc.abstractmethod
+    def where(self, condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        """Choose entry by entry between tensors of one dtype, without the checks of Keras."""
+
+    @abc.abstractmethod
+    def stack(self, scalars: Sequence[Tensor]) -> Tensor:
+        """Return scalars of one dtype as one vector."""
+
+    def constant(self, array: Any, like: Tensor) -> Tensor:
+        """Return a NumPy array as a tensor on the device of `like`."""
+        del like
+        return ops.convert_to_tensor(array)
+
+    # Control flow
+
+    @abc.abstractmethod
+    def compiled(self, function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
+        """Return `function`, compiled where that keeps its decisions on the device.
+
+        The arguments at the positions `static` are not tensors.
+        """
+
+    @abc.abstractmethod
+    def choose(
+        self, predicate: Tensor, quick: Callable[[], Any], general: Callable[[], Any]
+    ) -> Any:
+        """Return `quick()` if the scalar `predicate` is true, else `general()`.
+
+        `general` must be right in both cases: it may run in place of `quick`.
+        """
+
+    def is_known_to_hold(self, condition: Tensor) -> bool:
+        """Return whether a scalar is true and the host can read it without waiting."""
+        del condition
+        return False
+
+    @abc.abstractmethod
+    def run_unless(
+        self,
+        condition: Tensor,
+        body: Callable[..., None],
+        otherwise: Callable[..., None],
+        arguments: tuple[Any, ...],
+        variables: Sequence[Variable],
+    ) -> None:
+        """Run `otherwise(*arguments)` if the scalar is true, else `body(*arguments)`.
+
+        Both may assign `variables` only.
+        """
+
+    def accumulate_or_update(
+        self,
+        is_micro_batch: Tensor,
+        update: Callable[..., None],
+        accumulate: Callable[..., None],
+        arguments: tuple[Any, ...],
+        variables: Sequence[Variable],
+    ) -> None:
+        """Run `accumulate(*arguments)` if the scalar is true, else `update(*arguments)`."""
+        self.run_unless(is_micro_batch, update, accumulate, arguments, variables)
+
+    @abc.abstractmethod
+    def raise_where(
+        self,
+        fatal: Tensor,
+        error: Callable[[Sequence[str]], Exception],
+        names: Sequence[str],
+        flags: Tensor,
+        may_wait: bool,
+    ) -> bool:
+        """Raise `error(flagged names)` if the scalar `fatal` is true.
+
+        Returns False if this cannot raise here, or may wait and would cost a graph node.
+        """
+
+    def no_gradients(self) -> AbstractContextManager[Any]:
+        """Return a context in which no operation is recorded for differentiation."""
+        return nullcontext()
+
+    # Variables
+
+    @abc.abstractmethod
+    def clamp(self, variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
+        """Limit each variable to `[-bound, bound]`; values inside keep their bits."""
+
+    @abc.abstractmethod
+    def write_row(self, variable: Variable, index: Tensor, row: Tensor) -> None:
+        """Assign one row of a variable."""
+
+    @abc.abstractmethod
+    def count_up(self, variable: Variable) -> None:
+        """Add 1 to a scalar integer variable."""
+
+    # Devices and replicas
+
+    def all_reduce(
+        self,
+        original: Callable[..., Any] | None,
+        gradients: Gradients,
+        variables: Sequence[Variable],
+    ) -> list[Gradient]:
+        """Return the gradients, summed over replicas.
+
+        Args:
+            original: Keras's own method of the wrapped optimizer, or None if it has none.
+            gradients: list of gradients of one replica.
+            variables: their variables.
+        """
+        del original, variables
+        return list(gradients)
+
+    def replicas(self) -> int:
+        """Return how many replicas the current strategy has."""
+        return 1
+
+    def on_every_replica(self, flag: Tensor) -> Tensor:
+        """Return whether a scalar is true on every replica."""
+        return flag
+
+    def decides_across_replicas(self) -> bool:
+        """Return whether a conditional update must be decided once for all replicas."""
+        return False
+
+    def asynchronous_strategy(self) -> str | None:
+        """Return the name of the current strategy if its workers do not wait for each other."""
+        return None
+
+    def on_every_device(self, rank: int) -> dict[str, Any]:
+        """Return arguments for a new variable that keep a distribution from splitting it."""
+        del rank
+        return {}
+
+    def scope_of(self, variable: Variable) -> AbstractContextManager[Any]:
+        """Return a context in which new variables are distributed as `variable` is."""
+        del variable
+        return nullcontext()

@@ -1,0 +1,1 @@
+"""JAX: nothing here is imported on another backend."""

@@ -1,0 +1,80 @@
+"""Norms on JAX."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from keras_clip.norms import floating_point
+from keras_clip.types import Tensor
+
+# Entries of an array that goes into one vector with others before it is squared.
+_LARGEST_FLATTENED = 2**12
+
+
+def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
+    """Square root of the sum of squares, rescaled only where squares leave the range."""
+    # Of a sharded variable only the last of all sums may be exchanged: one number.
+    may_join = keras.distribution.distribution() is None
+    return _compiled_global_norm(list(operands), dtype, may_join)
+
+
+def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
+    # Reduce partly, concatenate, reduce once: fewer small kernels. The barrier keeps XLA from
+    # taking the sums apart again.
+    if may_join:
+        operands = _small_ones_joined(operands, dtype)
+    sums_of = _sums if may_join else _sum
+    sums = jnp.concatenate([sums_of(jnp.square(operand.astype(dtype))) for operand in operands])
+    sum_of_squares = jnp.sum(jax.lax.optimization_barrier(sums))
+    return jax.lax.cond(
+        floating_point.is_ordinary(sum_of_squares),
+        lambda: jnp.sqrt(sum_of_squares),
+        # Left to itself, XLA takes minutes over a thousand gradients.
+        lambda: floating_point.rescaled_norm(
+            _kept_in_branch(operands), jax.lax.optimization_barrier
+        ),
+    )
+
+
+def _small_ones_joined(operands: list[Tensor], dtype: str) -> list[Tensor]:
+    # One kernel copies them and one adds them up. A branch also takes time by the number of its
+    # kernels, even if it is not taken.
+    small = [o.astype(dtype).reshape(-1) for o in operands if o.size <= _LARGEST_FLATTENED]
+    large = [operand for operand in operands if operand.size > _LARGEST_FLATTENED]
+    return [jax.lax.optimization_barrier(jnp.concatenate(small)), *large] if small else large
+
+
+def _sums(values: Tensor) -> Tensor:
+    """Add up as far as one pass goes."""
+    return jnp.sum(values, axis=tuple(range(1, values.ndim))) if values.ndim > 1 else _sum(values)
+
+
+def _sum(values: Tensor) -> Tensor:
+    return jnp.sum(values)[None]
+
+
+def _kept_in_branch(operands: list[Tensor]) -> list[Tensor]:
+    """Hide them from XLA, which for GPUs may compute both cheap branches and select."""
+    hidden: list[Tensor] = jax.lax.optimization_barrier(operands)
+    return hidden
+
+
+def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
+    """Norm of each operand, all rescaled where the squares of any leave the range."""
+    return _compiled_norms(list(operands), dtype)
+
+
+def _norms(operands: list[Tensor], dtype: str) -> Tensor:
+    sums = jnp.stack([jnp.sum(jnp.square(operand.astype(dtype))) for operand in operands])
+    return jax.lax.cond(
+        jnp.all(floating_point.is_ordinary(sums)),
+        lambda: jnp.sqrt(sums),
+        lambda: floating_point.rescaled_norms(_kept_in_branch(operands), dtype),
+    )
+
+
+# Outside `jit` every call of `cond` would compile its two branches again.
+_compiled_global_norm = jax.jit(_global_norm, static_argnums=(1, 2))
+_compiled_norms = jax.jit(_norms, static_argnums=1)

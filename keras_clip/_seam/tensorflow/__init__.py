@@ -1,0 +1,1 @@
+"""TensorFlow: nothing here is imported on another backend."""

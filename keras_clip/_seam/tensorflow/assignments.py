@@ -1,0 +1,53 @@
+"""Assignments to variables on TensorFlow, one device or replicas."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_clip.norms import floating_point
+from keras_clip.types import Tensor, Variable
+
+
+def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
+    """Assign as Keras's own updates do: of all replicas together, each replica its copy."""
+    native = [getattr(variable, "value", variable) for variable in variables]
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        _clamp_on_each_replica, tf.distribute.get_strategy(), native, list(bounds)
+    )
+
+
+def _clamp_on_each_replica(
+    strategy: tf.distribute.Strategy, variables: list[Any], bounds: list[Tensor]
+) -> None:
+    def assign(variable: Any, bound: Tensor) -> None:
+        variable.assign(floating_point.clamped(tf.convert_to_tensor(variable), bound))
+
+    for variable, bound in zip(variables, bounds, strict=True):
+        strategy.extended.update(variable, assign, args=(bound,), group=False)
+
+
+def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
+    """Scatter into the variable, or each replica into its copy: see `clamp`."""
+    if not tf.distribute.has_strategy():
+        _scatter_row(variable.value, index, row)
+        return
+
+    def write_on_each_replica(strategy: Any, native: Any, index: Tensor, row: Tensor) -> None:
+        strategy.extended.update(native, _scatter_row, args=(index, row), group=False)
+
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        write_on_each_replica, tf.distribute.get_strategy(), variable.value, index, row
+    )
+
+
+def _scatter_row(variable: Any, index: Tensor, row: Tensor) -> None:
+    variable.scatter_nd_update(tf.reshape(index, [1, 1]), row[tf.newaxis])
+
+
+def count_up(variable: Variable) -> None:
+    """Assign as Keras does, where there are replicas."""
+    if tf.distribute.has_strategy():
+        variable.assign(variable.value + 1)
+    else:
+        variable.value.assign_add(1)

@@ -1,0 +1,69 @@
+"""Decisions about an update on TensorFlow."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_clip._seam import host_errors
+from keras_clip._seam.tensorflow import graphs
+from keras_clip._seam.tensorflow.replicas import decides_across_replicas
+from keras_clip.types import Tensor
+
+# A reader of a large model's error wants the first ones.
+_NAMES_IN_A_MESSAGE = 20
+
+
+def run_unless(
+    condition: Tensor,
+    body: Callable[..., None],
+    otherwise: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    """Run `otherwise(*arguments)` if the scalar is true, else `body(*arguments)`."""
+    if not decides_across_replicas():
+        _cond(condition, lambda: body(*arguments), lambda: otherwise(*arguments))
+        return
+
+    # In a replica's context a branch of `cond` may not come to a `merge_call`, which updates
+    # under MirroredStrategy are. The way of Keras's LossScaleOptimizer: decide across replicas,
+    # with the first one's condition, as all come from the same reduced gradients.
+    def decide(strategy: Any, conditions: Any, *per_replica: Any) -> None:
+        _cond(
+            strategy.experimental_local_results(conditions)[0],
+            lambda: strategy.extended.call_for_each_replica(body, args=per_replica),
+            lambda: strategy.extended.call_for_each_replica(otherwise, args=per_replica),
+        )
+
+    tf.distribute.get_replica_context().merge_call(decide, args=(condition, *arguments))
+
+
+def _cond(condition: Tensor, body: Callable[[], Any], otherwise: Callable[[], Any]) -> None:
+    def returning_nothing(function: Callable[[], Any]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            function()
+            return tf.constant(0)
+
+        return run
+
+    tf.cond(condition, returning_nothing(otherwise), returning_nothing(body))
+
+
+def raise_where(
+    fatal: Tensor,
+    error: Callable[[Sequence[str]], Exception],
+    names: Sequence[str],
+    flags: Tensor,
+    may_wait: bool,
+) -> bool:
+    """Raise at once, or where a graph comes by here; XLA drops what would raise."""
+    if tf.executing_eagerly():
+        host_errors.raise_where(fatal, error, names, flags)
+        return True
+    if may_wait or graphs.is_compiled_by_xla():
+        return False
+    concerned = tf.boolean_mask(tf.constant(list(names)), tf.cast(flags, tf.bool))
+    tf.debugging.Assert(
+        tf.logical_not(fatal), [str(error(())), concerned], summarize=_NAMES_IN_A_MESSAGE
+    )
+    return True

@@ -1,0 +1,60 @@
+"""How TensorFlow runs a function: eagerly, traced into a graph, or compiled by XLA."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def compiled_if_eager(
+    function: Callable[..., Any], compiled: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return the one of the two that keeps `tf.cond` on the device."""
+    return compiled if tf.executing_eagerly() else function
+
+
+def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` as a graph: outside one, `tf.cond` reads its predicate on the host."""
+    graph: Callable[..., Any] = tf.function(function, reduce_retracing=True, autograph=False)
+    return graph
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Trace `function` where it is called outside a graph."""
+    graph = traced(function)
+
+    def run(*arguments: Any) -> Any:
+        return compiled_if_eager(function, graph)(*arguments)
+
+    return run
+
+
+def is_compiled_by_xla() -> bool:
+    """Return whether this is traced for `jit_compile=True`."""
+    graph = tf.compat.v1.get_default_graph()
+    while graph is not None:
+        context = graph._get_control_flow_context()
+        if context is not None and context.IsXLAContext():
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
+def as_one_node(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` as one node of whatever graph calls it, for branches hardly ever taken.
+
+    TensorFlow passes through all nodes of a branch that is not taken, a thousand or two of them
+    for some hundred gradients, in as much time as it takes to clip a dozen.
+    """
+    if is_compiled_by_xla():
+        return function
+    is_one_node = {"_noinline": True}
+    node: Callable[..., Any] = tf.function(
+        function, autograph=False, experimental_attributes=is_one_node
+    )
+    return node
+
+
+def has_accelerator() -> bool:
+    """Return whether TensorFlow sees a device besides the CPU."""
+    return any(device.device_type != "CPU" for device in tf.config.list_logical_devices())

@@ -1,0 +1,1 @@
+"""torch: nothing here is imported on another backend."""

@@ -1,0 +1,49 @@
+"""Assignments to variables on torch."""
+
+from collections.abc import Sequence
+
+import torch
+
+from keras_clip._seam import keras_private
+from keras_clip._seam.torch.host import on
+from keras_clip._seam.torch.shards import map_shards
+from keras_clip.norms import floating_point
+from keras_clip.types import Tensor, Variable
+
+
+def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
+    """Assign one after another."""
+    for variable, bound in zip(variables, bounds, strict=True):
+        variable.assign(_clamped(variable.value, bound))
+
+
+def _clamped(value: Tensor, bound: Tensor) -> Tensor:
+    return map_shards(value, lambda shard: floating_point.clamped(shard, bound))
+
+
+def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
+    """Copy into the tensor, at a place that the host need not know."""
+    rows, is_own = _value_and_whether_own(variable)
+    place = index.reshape(1).long()
+    with torch.no_grad():
+        row = on(rows.device, row)[None]
+        if is_own:
+            rows.index_copy_(0, place, row)
+        else:
+            variable.assign(rows.index_copy(0, place, row))
+
+
+def count_up(variable: Variable) -> None:
+    """Add in place: to assign a new value goes through all of Keras's checks of it."""
+    value, is_own = _value_and_whether_own(variable)
+    with torch.no_grad():
+        if is_own:
+            value.add_(1)
+        else:
+            variable.assign(value + 1)
+
+
+def _value_and_whether_own(variable: Variable) -> tuple[Tensor, bool]:
+    """Return a variable's value; in `stateless_apply` it is what the caller gave, and his."""
+    value = variable.value
+    return value, value is keras_private.tensor_of(variable)

@@ -1,0 +1,115 @@
+"""Decisions about an update on torch."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+import torch
+
+from keras_clip._seam import host_errors
+from keras_clip._seam.torch import host
+from keras_clip._seam.torch.kinds import by_kind
+from keras_clip._seam.torch.shards import is_sharded, refuse_sharded
+from keras_clip.types import Tensor, Variable
+
+# torch counts writes for automatic differentiation.
+_writes = attrgetter("_version")
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function`, for whole tensors: torch decides as it goes."""
+
+    def run(*arguments: Any) -> Any:
+        refuse_sharded(
+            [tensor for listed in arguments if isinstance(listed, list) for tensor in listed]
+        )
+        return function(*arguments)
+
+    return run
+
+
+def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], Any]) -> Any:
+    """Decide where that costs nothing, and spare the question where it would."""
+    return quick() if host.can_read(predicate) and bool(predicate) else general()
+
+
+def is_known_to_hold(condition: Tensor) -> bool:
+    """Whether the scalar is true, where to ask costs nothing."""
+    return host.can_read(condition) and bool(condition)
+
+
+def run_unless(
+    condition: Tensor,
+    body: Callable[..., None],
+    otherwise: Callable[..., None],
+    arguments: tuple[Any, ...],
+    variables: Sequence[Variable],
+) -> None:
+    """Run `otherwise(*arguments)` if the scalar is true, else `body(*arguments)`."""
+    if host.can_read(condition):
+        otherwise(*arguments) if bool(condition) else body(*arguments)
+        return
+    # Run both and keep one: reading the condition would stop the queue of the device.
+    with torch.no_grad():
+        tensors = [variable.value for variable in variables]
+        instead = _copies(tensors)
+        changed = _changed_by(partial(otherwise, *arguments), tensors)
+        outcomes = {position: tensors[position].clone() for position in changed}
+        for position, outcome in outcomes.items():
+            tensors[position].copy_(instead[position])
+            instead[position] = outcome
+        changed |= _changed_by(partial(body, *arguments), tensors)
+        for position in changed:
+            _assign_where(condition, instead[position], tensors[position])
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy all dense tensors of one kind in one call."""
+    copies = list(tensors)
+    for kind, positions in by_kind(tensors).items():
+        originals = [tensors[position] for position in positions]
+        if kind is None:
+            made = [tensor.clone() for tensor in originals]
+        else:
+            made = [torch.empty_like(tensor) for tensor in originals]
+            torch._foreach_copy_(made, originals)
+        for position, copy in zip(positions, made, strict=True):
+            copies[position] = copy
+    return copies
+
+
+def _changed_by(function: Callable[[], None], tensors: Sequence[Tensor]) -> set[int]:
+    """Run `function` and return the positions of the tensors that it may have written to."""
+    before = [_version(tensor) for tensor in tensors]
+    function()
+    after = [_version(tensor) for tensor in tensors]
+    return {i for i, version in enumerate(after) if version is None or version != before[i]}
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Return how often a tensor has been written to; None where torch does not count."""
+    if torch.compiler.is_compiling() or is_sharded(tensor):
+        return None
+    return int(_writes(tensor))
+
+
+def _assign_where(condition: Tensor, value: Tensor, tensor: Tensor) -> None:
+    condition = condition.to(tensor.device)
+    if is_sharded(tensor):
+        tensor.copy_(torch.where(condition, value, tensor))
+    else:
+        torch.where(condition, value, tensor, out=tensor)
+
+
+def raise_where(
+    fatal: Tensor,
+    error: Callable[[Sequence[str]], Exception],
+    names: Sequence[str],
+    flags: Tensor,
+) -> bool:
+    """Raise where reading the values costs nothing."""
+    if not host.can_read(fatal):
+        return False
+    host_errors.raise_where(fatal, error, names, flags)
+    return True

@@ -1,0 +1,59 @@
+"""Norms on torch."""
+
+from collections.abc import Sequence
+
+import torch
+
+from keras_clip._seam.torch import cpu_norms, host
+from keras_clip._seam.torch.shards import with_norms_for_shards
+from keras_clip.norms import floating_point
+from keras_clip.types import Tensor
+
+# Smaller norms may have lost squares to underflow: the root of the sum named in
+# `floating_point.is_ordinary`.
+_SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
+
+
+def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
+    """Square root of the sum of squares, for any magnitude."""
+    accumulate = getattr(torch, dtype)
+    operands = _unsharded(operands, dtype)
+    if host.can_read(operands[0]):
+        norm = cpu_norms.norm(operands, accumulate)
+        value = float(norm.detach())
+        ordinary = _SMALLEST_ORDINARY_NORM[accumulate] <= value < float("inf")
+        return norm if ordinary else floating_point.rescaled_norm(operands)
+    if accumulate is torch.float64 or operands[0].device.type == "mps":
+        # No wider type to add in: float64 is the widest, and MPS has none.
+        return floating_point.rescaled_norm(operands)
+    # In float64 no square of a float32 leaves the range, so that nothing is to decide.
+    return _stacked_norm(torch._foreach_norm(list(operands), 2, dtype=torch.float64)).to(accumulate)
+
+
+def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
+    """Norm of each operand, all rescaled where the squares of any leave the range."""
+    accumulate = getattr(torch, dtype)
+    operands = _unsharded(operands, dtype)
+    if not host.can_read(operands[0]):
+        if accumulate is torch.float64 or operands[0].device.type == "mps":
+            return floating_point.rescaled_norms(operands, dtype)
+        device = operands[0].device
+        each = torch._foreach_norm(list(operands), 2, dtype=torch.float64)
+        return torch.stack([norm.to(device) for norm in each]).to(accumulate)
+    combined = cpu_norms.norms(operands, accumulate)
+    smallest, largest = _SMALLEST_ORDINARY_NORM[accumulate], float("inf")
+    if bool(((combined >= smallest) & (combined < largest)).all()):
+        return combined
+    return floating_point.rescaled_norms(operands, dtype)
+
+
+def _unsharded(operands: Sequence[Tensor], dtype: str) -> list[Tensor]:
+    return with_norms_for_shards(operands, lambda shards: norms(shards, dtype))
+
+
+def _stacked_norm(norms: Sequence[Tensor]) -> Tensor:
+    # Layers placed on several devices meet on the first one's.
+    device = norms[0].device
+    return torch.linalg.vector_norm(
+        torch.stack([norm.to(device) for norm in norms]), dtype=torch.float64
+    )
