@@ -241,7 +241,6 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         del logs
         self._read()
         for recording in self._recordings.values():
-            recording.close()
             if self.per_variable:
                 print(largest_norms(recording.optimizer.variable_norms))
 
