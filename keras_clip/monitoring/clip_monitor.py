@@ -11,7 +11,6 @@ from keras_clip._seam.callback_order import move_to_front
 from keras_clip.clippers.hyperparameters import check_count, check_flag
 from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
 from keras_clip.monitoring.epoch_logs import epoch_logs
-from keras_clip.monitoring.merging import since
 from keras_clip.monitoring.offenders import largest_norms, nonfinite_variables
 from keras_clip.monitoring.record_csv import write_csv
 from keras_clip.monitoring.recording import Recording
@@ -268,8 +267,8 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             return
         for name, recording in self._recordings.items():
             prefix = f"{name}_" if len(self._recordings) > 1 else ""
-            rows = since(recording.record, self._epoch_starts[name])
-            logs.update({prefix + key: value for key, value in epoch_logs(rows).items()})
+            numbers = epoch_logs(recording.record, self._epoch_starts[name])
+            logs.update({prefix + key: value for key, value in numbers.items()})
 
 
 def _checked(optimizers: Any) -> list[ClippedOptimizer]:
