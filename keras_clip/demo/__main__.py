@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Sequence
 
-from keras_clip.demo import environment
 from keras_clip.demo.options import PROGRAM, BadValue, Options, parse
 
 
@@ -12,8 +11,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit status: 0, or 2 for a bad value."""
     options = parse(arguments)
     try:
-        environment.prepare()
         _run(options)
+    except ImportError as error:
+        print(
+            f"{PROGRAM}: error: {error.name} cannot be imported. "
+            'Run: pip install "keras-clip[demo]"',
+            file=sys.stderr,
+        )
+        return 2
     except BadValue as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 2
@@ -24,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Options) -> None:
-    # Here rather than above: what these import takes seconds, and may be missing.
+    # Here rather than above: matplotlib or scikit-learn may be missing.
     import keras
 
     from keras_clip.demo import data, figure, report, training
