@@ -56,20 +56,25 @@ def plot_clipping(
         >>> norms = np.random.default_rng(0).lognormal(size=200)
         >>> figure = plot_clipping({"grad_norm": norms, "clip_threshold": np.full(200, 1.5)})
     """
+    with figures.style():
+        figure = figures.new_figure(height=6.0)
+        draw_clipping(figure, record, title or "Gradient norm before clipping")
+        figures.finish(figure, path)
+    return figure
+
+
+def draw_clipping(figure: Any, record: Any, title: str) -> None:
+    """Draw the picture of `plot_clipping` into a figure, or into a part of one."""
     columns = as_record(record)
     summary = summarize(columns)
     observes_only = bool(np.isposinf(columns["clip_threshold"]).all())
-    with figures.style():
-        figure = figures.new_figure(height=6.0)
-        _draw(figure, columns, summary)
-        figure.suptitle(
-            f"{title or 'Gradient norm before clipping'}\n{_headline(summary, observes_only)}",
-            x=0.01,
-            horizontalalignment="left",
-            fontsize="medium",
-        )
-        figures.finish(figure, path)
-    return figure
+    _draw(figure, columns, summary)
+    figure.suptitle(
+        f"{title}\n{_headline(summary, observes_only)}",
+        x=0.01,
+        horizontalalignment="left",
+        fontsize="medium",
+    )
 
 
 def _headline(summary: ClippingSummary, observes_only: bool) -> str:

@@ -39,7 +39,7 @@ ALLOWED = {
     },
     "monitoring": {"_seam", "clippers", "records", "monitoring", "optimizer"},
     "__main__": {"monitoring"},
-    "demo": {"demo", "optimizer", "types", ""},
+    "demo": {"demo", "monitoring", "optimizer", "records"},
     "": {
         "norms",
         "clippers",
