@@ -50,8 +50,12 @@ help:
 	@echo "make docs   build the documentation into site/"
 	@echo "make clean  remove the environments"
 
+# TensorFlow reads these when it is imported, and would log to the terminal otherwise. oneDNN also
+# changes the last bits of results on some processors.
+QUIET := TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0
+
 demo: $(NEWEST)/.demo-$(BACKEND)
-	@KERAS_BACKEND=$(BACKEND) $(NEWEST)/bin/python -m keras_clip.demo $(ARGS)
+	@$(QUIET) KERAS_BACKEND=$(BACKEND) $(NEWEST)/bin/python -m keras_clip.demo $(ARGS)
 
 test: environments lint types docs test-newest test-oldest
 	@echo "All passed: style, types, documentation, and the tests on $(BACKENDS)" \

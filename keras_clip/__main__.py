@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from keras_clip.monitoring.report import report
+
 _PROGRAM = "python -m keras_clip"
 
 
@@ -19,9 +21,6 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or 2 if a file is missing or wrong."""
     options = _parser().parse_args(arguments)
-    # Here rather than above, so that `--help` and a mistyped option answer at once.
-    from keras_clip.monitoring.report import report
-
     try:
         report(options.record, options.output)
     except OSError as error:

@@ -1,13 +1,15 @@
-"""What the command line may say, checked before anything heavy is imported."""
+"""What the command line may say."""
 
 import argparse
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-PROGRAM = "python -m keras_clip.demo"
+import keras
+from matplotlib.backend_bases import FigureCanvasBase
 
 _DESCRIPTION = """\
 Watch gradient clipping at work: a small recurrent network learns to read 1,797 handwritten
@@ -26,6 +28,7 @@ examples:
 # Too bold for plain SGD: in 19 runs on three backends it ended no better than guessing, and
 # the clipped one read 84 to 95 % of the held-out digits.
 SGD_LEARNING_RATE = 0.1
+MOMENTUM = 0.9
 MAX_NORM = 0.15
 EPOCHS = 15
 
@@ -33,8 +36,22 @@ EPOCHS = 15
 _LARGEST_SEED = 2**32 - 1
 
 
-class BadValue(Exception):
-    """An option or an environment variable with a value the demo cannot use."""
+def _default_learning_rate(optimizer: Any) -> Any:
+    parameter = inspect.signature(optimizer).parameters.get("learning_rate")
+    return None if parameter is None else parameter.default
+
+
+# Those that work on their own: they have a default learning rate.
+OPTIMIZERS = {
+    name.lower(): value
+    for name, value in vars(keras.optimizers).items()
+    if inspect.isclass(value)
+    and issubclass(value, keras.optimizers.Optimizer)
+    and isinstance(_default_learning_rate(value), float)
+}
+
+# matplotlib writes pgf as well, but needs LaTeX to measure its text.
+_FORMATS = sorted(set(FigureCanvasBase.get_supported_filetypes()) - {"pgf"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,7 @@ class Options:
     """The command line, checked.
 
     Attributes:
-        optimizer: name of a Keras optimizer, in lower case; not yet known to exist.
+        optimizer: one of `OPTIMIZERS`.
         learning_rate: positive and finite, or None for the optimizer's default.
         max_norm: at least 0; infinity observes without clipping.
         epochs: at least 1.
@@ -65,19 +82,19 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
+def parse(program: str, arguments: Sequence[str] | None = None) -> Options:
     """Return the options in `arguments`, by default those of the process.
 
     Raises:
         SystemExit: with status 2 after one line on stderr for a bad value, with status 0
             after `--help`.
     """
-    return Options(**vars(_parser().parse_args(arguments)))
+    return Options(**vars(_parser(program).parse_args(arguments)))
 
 
-def _parser() -> _Parser:
+def _parser(program: str) -> _Parser:
     parser = _Parser(
-        prog=PROGRAM,
+        prog=program,
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -86,7 +103,7 @@ def _parser() -> _Parser:
     default = Options()
     parser.add_argument(
         "--optimizer",
-        type=str.lower,
+        type=_optimizer,
         default=default.optimizer,
         metavar="NAME",
         help="any Keras optimizer, by name (default: sgd, which gets momentum 0.9)",
@@ -126,6 +143,12 @@ def _parser() -> _Parser:
         help="where to write the figure; the suffix chooses the format (default: %(default)s)",
     )
     return parser
+
+
+def _optimizer(text: str) -> str:
+    if text.lower() not in OPTIMIZERS:
+        raise _bad(f"one of {', '.join(sorted(OPTIMIZERS))}", text)
+    return text.lower()
 
 
 def _learning_rate(text: str) -> float:
@@ -173,6 +196,8 @@ def _integer(text: str) -> int:
 
 def _output(text: str) -> Path:
     path = Path(text)
+    if path.suffix.lower().removeprefix(".") not in _FORMATS:
+        raise _bad(f"a file name that ends in one of .{', .'.join(_FORMATS)}", text)
     try:
         if not path.parent.is_dir():
             raise argparse.ArgumentTypeError(

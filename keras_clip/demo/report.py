@@ -1,12 +1,11 @@
-"""What the demo prints: progress, the table, and what was to be seen."""
+"""The demo's last words: the table of both runs, and what was to be seen."""
 
 import math
-import sys
 from pathlib import Path
-from typing import TextIO
 
 from keras_clip.demo.data import CLASSES
-from keras_clip.demo.training import CHANCE_LOSS, Epoch, Run
+from keras_clip.demo.training import CHANCE_LOSS, Run, short
+from keras_clip.monitoring.clipping_summary import percent, summarize
 
 _LEGEND = f"""\
 diverged: the training loss of the last epoch is not finite, or not below ln(10) = \
@@ -15,54 +14,16 @@ diverged: the training loss of the last epoch is not finite, or not below ln(10)
 gradient norms are those before clipping."""
 
 
-class Progress:
-    """A line for each epoch; on a terminal, one line that is written over.
-
-    Args:
-        epochs: how many there will be.
-        stream: where to write; standard output by default.
-    """
-
-    def __init__(self, epochs: int, stream: TextIO | None = None) -> None:
-        self._epochs = epochs
-        self._stream = sys.stdout if stream is None else stream
-        self._is_terminal = self._stream.isatty()
-
-    def start(self, headline: str) -> None:
-        """Announce a run; its first epoch takes longer, because the model is compiled."""
-        print(f"\n{headline}", file=self._stream, flush=True)
-        if self._is_terminal:
-            self._show(f"{self._count(1)}  ...")
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Tell how the epoch went."""
-        self._show(
-            f"{self._count(epoch.number)}"
-            f"  loss {_short(epoch.loss):>7}"
-            f"  validation accuracy {_percent(epoch.accuracy):>5}"
-            f"  largest gradient norm {_short(epoch.largest_norm):>7}"
-        )
-        if self._is_terminal and epoch.number == self._epochs:
-            print(file=self._stream, flush=True)
-
-    def _count(self, number: int) -> str:
-        return f"  epoch {number:{len(str(self._epochs))}}/{self._epochs}"
-
-    def _show(self, line: str) -> None:
-        # To the start of the line, and away with what was there.
-        before, after = ("\r\x1b[2K", "") if self._is_terminal else ("", "\n")
-        print(f"{before}{line}", end=after, file=self._stream, flush=True)
-
-
 def table(plain: Run, clipped: Run) -> str:
     """Return the two runs side by side, in aligned plain text."""
     rows = [("", plain.name, clipped.name)] + [
         (label, describe(plain), describe(clipped))
         for label, describe in (
-            ("final training loss", lambda run: _short(run.final_loss)),
-            ("validation accuracy", lambda run: _percent(run.accuracy)),
+            ("final training loss", lambda run: short(run.final_loss)),
+            ("validation accuracy", lambda run: f"{100 * run.accuracy:.0f} %"),
             ("diverged", _diverged),
-            ("largest gradient norm", lambda run: _short(run.largest_norm)),
+            # NaN if one of them is NaN.
+            ("largest gradient norm", lambda run: short(run.record["grad_norm"].max())),
             ("steps clipped", _clipped),
         )
     ]
@@ -77,10 +38,10 @@ def table(plain: Run, clipped: Run) -> str:
 def conclusion(plain: Run, clipped: Run, output: Path) -> str:
     """Return what was to be seen, and where the figure is."""
     return (
-        f"You saw {plain.name} {_verb(plain)}: it reads {_percent(plain.accuracy)} of the "
-        f"held-out digits (guessing: {_percent(1 / CLASSES)}).\n"
+        f"You saw {plain.name} {_verb(plain)}: it reads {100 * plain.accuracy:.0f} % of the "
+        f"held-out digits (guessing: {100 / CLASSES:.0f} %).\n"
         f"You saw {clipped.name} {_verb(clipped)}, from the same start and with the same data: "
-        f"it reads {_percent(clipped.accuracy)}.\n"
+        f"it reads {100 * clipped.accuracy:.0f} %.\n"
         f"The figure is in {output}."
     )
 
@@ -98,13 +59,7 @@ def _diverged(run: Run) -> str:
 
 
 def _clipped(run: Run) -> str:
-    return "only observed" if run.max_norm == math.inf else _percent(run.share_clipped)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _short(number: float) -> str:
-    """Return about three digits, without an exponent where it reads well."""
-    return f"{number:,.0f}" if 100 <= number < 1e6 else f"{number:#.3g}"
+    if (run.record["clip_threshold"] == math.inf).all():
+        return "only observed"
+    share = summarize(run.record).clipped_fraction
+    return "not known" if share is None else percent(share)

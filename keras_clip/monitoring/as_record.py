@@ -4,8 +4,10 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
+from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
 from keras_clip.monitoring.record_csv import read_csv
 from keras_clip.records.clip_scale import clip_scale
 
@@ -48,29 +50,15 @@ def _columns_of(source: Any) -> Any:
         return read_csv(source)
     if is_table(source):
         return source
+    if isinstance(source, keras.callbacks.History | keras.optimizers.Optimizer):
+        return _history_of_wrapper(source)
     if hasattr(source, "record"):
         return source.record
-    if hasattr(source, "history") and is_table(source.history) and not _is_keras_history(source):
-        return source.history
-    return _history_of_wrapper(source)
-
-
-def _is_keras_history(source: Any) -> bool:
-    import keras
-
-    return isinstance(source, keras.callbacks.History)
+    raise TypeError(f"Expected {_ACCEPTED}. Received: {source!r} of type {type(source).__name__}.")
 
 
 def _history_of_wrapper(source: Any) -> Any:
     """Return the history of the one wrapper in an optimizer, or in what `fit` returned."""
-    import keras
-
-    if not isinstance(source, keras.callbacks.History | keras.optimizers.Optimizer):
-        raise TypeError(
-            f"Expected {_ACCEPTED}. Received: {source!r} of type {type(source).__name__}."
-        )
-    from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
-
     optimizer = source
     if isinstance(source, keras.callbacks.History):
         # Its own `history` has means over epochs; a threshold needs the norm of each update.

@@ -7,11 +7,9 @@ from typing import Any
 
 import keras
 
-from keras_clip._seam.callback_order import move_to_front
 from keras_clip.clippers.hyperparameters import check_count, check_flag
 from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
 from keras_clip.monitoring.epoch_logs import epoch_logs
-from keras_clip.monitoring.merging import since
 from keras_clip.monitoring.offenders import largest_norms, nonfinite_variables
 from keras_clip.monitoring.record_csv import write_csv
 from keras_clip.monitoring.recording import Recording
@@ -31,10 +29,13 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     - `clip_threshold`: the latest, for clippers with a threshold of the global norm;
     - `skipped_steps`: number of updates that were not applied.
 
-    So they are in the progress bar, in `History`, in `CSVLogger` and `TensorBoard`, and
-    `EarlyStopping(monitor="grad_norm", mode="min")` can watch them, wherever in the list of
-    callbacks this one stands. Of a `MultiOptimizer` whose members are several
-    `ClippedOptimizer`, each has its own numbers, with its name and an underscore in front.
+    Put this callback first in the list. Keras hands the logs from one callback to the next, so
+    that `CSVLogger`, `TensorBoard` or `EarlyStopping(monitor="grad_norm", mode="min")` see these
+    numbers only if they come later. The progress bar, the `History` that `fit` returns, `csv` and
+    `tensorboard` get them wherever it stands.
+
+    In a `MultiOptimizer` with several `ClippedOptimizer`, each has its own numbers, with its name
+    and an underscore in front.
 
     The device keeps the numbers; the host reads them once per epoch, and before the next batch
     could push out what it has not read.
@@ -155,10 +156,9 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         return pandas.DataFrame(self.record)
 
     def set_model(self, model: Any) -> None:
-        """Find the optimizers, and go to the front of the callbacks."""
+        """Find the optimizers."""
         # Not when training begins: the step may be compiled by then.
         super().set_model(model)
-        move_to_front(self)
         found = clipped_optimizers(model.optimizer) if self._given is None else self._given
         names = [optimizer.name for optimizer in found]
         if len(set(names)) < len(names):
@@ -241,7 +241,6 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         del logs
         self._read()
         for recording in self._recordings.values():
-            recording.close()
             if self.per_variable:
                 print(largest_norms(recording.optimizer.variable_norms))
 
@@ -269,8 +268,8 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             return
         for name, recording in self._recordings.items():
             prefix = f"{name}_" if len(self._recordings) > 1 else ""
-            rows = since(recording.record, self._epoch_starts[name])
-            logs.update({prefix + key: value for key, value in epoch_logs(rows).items()})
+            numbers = epoch_logs(recording.record, self._epoch_starts[name])
+            logs.update({prefix + key: value for key, value in numbers.items()})
 
 
 def _checked(optimizers: Any) -> list[ClippedOptimizer]:

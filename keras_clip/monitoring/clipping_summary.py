@@ -22,7 +22,7 @@ class ClippingSummary:
         clipped: how many were applied and clipped; None if the record does not tell.
         percentiles: percent to norm before clipping, of applied updates whose norm is finite;
             empty if there are none.
-        latest_threshold: of the last update; None if the clipper has no single one.
+        latest_threshold: of the last applied update that has one; None if none has.
     """
 
     updates: int
@@ -50,15 +50,22 @@ def summarize(source: Any) -> ClippingSummary:
     record = as_record(source)
     norms, skipped = record["grad_norm"], record["skipped"]
     known = ~np.isnan(record["clip_scale"][~skipped])
-    thresholds = record["clip_threshold"][-1:]
     return ClippingSummary(
         updates=norms.size,
         skipped=int(skipped.sum()),
         nonfinite=int((~np.isfinite(norms)).sum()),
         clipped=int(is_clipped(record).sum()) if known.any() else None,
         percentiles=percentiles(finite_norms(record)),
-        latest_threshold=None if np.isnan(thresholds).all() else float(thresholds[0]),
+        latest_threshold=latest_threshold(record),
     )
+
+
+def latest_threshold(record: Mapping[str, np.ndarray]) -> float | None:
+    """Return the threshold of the last applied update that has one, or None."""
+    thresholds = record["clip_threshold"][~record["skipped"]]
+    # AutoClip has none for a norm that is NaN.
+    known = thresholds[~np.isnan(thresholds)]
+    return float(known[-1]) if len(known) else None
 
 
 def is_clipped(record: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,30 +1,36 @@
 """The numbers of an epoch, as they stand in its logs."""
 
+import math
+
 import numpy as np
 
+from keras_clip.monitoring.clipping_summary import latest_threshold, summarize
+from keras_clip.monitoring.merging import since
 from keras_clip.records.history import Record
 
 
-def epoch_logs(rows: Record) -> dict[str, float]:
-    """Sum up updates; those that were skipped are counted, and count for nothing else.
+def epoch_logs(record: Record, start: int) -> dict[str, float]:
+    """Sum up the updates of a record from step `start` on.
 
-    Without any update, means and fractions are NaN. There is no `clip_threshold` if the clipper
-    has none for the global norm.
+    Skipped updates are counted, and change no other number. Without any applied update the other
+    numbers are NaN. A clipper without a threshold of the global norm has no `clip_threshold`.
     """
-    applied = ~rows["skipped"]
-    norms, scales = rows["grad_norm"][applied], rows["clip_scale"][applied]
+    rows = since(record, start)
+    summary = summarize(rows)
+    norms, scales = (rows[name][~rows["skipped"]] for name in ("grad_norm", "clip_scale"))
+    fraction, threshold = summary.clipped_fraction, summary.latest_threshold
     logs = {
         "grad_norm": _mean(norms),
-        "grad_norm_max": float(norms.max()) if len(norms) else float("nan"),
+        "grad_norm_max": float(norms.max()) if len(norms) else math.nan,
         "grad_norm_clipped": _mean(norms * scales),
-        "clipped_fraction": _mean(scales < 1.0),
-        "skipped_steps": int(np.count_nonzero(rows["skipped"])),
+        "clipped_fraction": math.nan if fraction is None else fraction,
+        "skipped_steps": summary.skipped,
     }
-    thresholds = rows["clip_threshold"]
-    if not len(thresholds) or not np.isnan(thresholds).all():
-        logs["clip_threshold"] = float(thresholds[-1]) if len(thresholds) else float("nan")
+    # Once in the logs, a name stays in them: History has one list for each.
+    if not len(norms) or latest_threshold(record) is not None:
+        logs["clip_threshold"] = math.nan if threshold is None else threshold
     return logs
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
+    return float(np.mean(values)) if len(values) else math.nan

@@ -4,9 +4,12 @@ import io
 import os
 from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_clip.monitoring.whole_files import replace_file
 
 # Apart in grey as well: one dark, one light.
 DARK = "#143d73"
@@ -54,26 +57,31 @@ def new_figure(height: float) -> Any:
     from matplotlib.figure import Figure
 
     figure: Any = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure._repr_png_ = partial(_png, figure)
+    figure._repr_png_ = partial(_rendered, figure, "png")
     return figure
 
 
-def _png(figure: Any) -> bytes:
+def _rendered(figure: Any, suffix: str) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format=suffix)
     return buffer.getvalue()
 
 
 def finish(figure: Any, path: str | os.PathLike[str] | None) -> None:
     """Fix how the figure looks, and write it to `path`, unless that is None.
 
-    The suffix of `path` chooses the format.
+    The suffix of `path` chooses the format; without one, `.png` is added.
+
+    Raises:
+        OSError: the file cannot be written; names it. An existing file is unchanged.
+        ValueError: matplotlib cannot write the format.
     """
     # matplotlib makes the ticks when it first draws, by the settings of that moment.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     if path is not None:
-        figure.savefig(path)
+        target = Path(path) if Path(path).suffix else Path(f"{os.fspath(path)}.png")
+        replace_file(target, _rendered(figure, target.suffix[1:]))
 
 
 def column_starts(count: int, columns: int) -> np.ndarray:

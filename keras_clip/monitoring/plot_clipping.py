@@ -8,6 +8,12 @@ import numpy as np
 
 from keras_clip.monitoring import figures
 from keras_clip.monitoring.as_record import as_record
+from keras_clip.monitoring.clipping_margins import (
+    draw_counts,
+    draw_marks,
+    draw_share,
+    on_log_axis,
+)
 from keras_clip.monitoring.clipping_summary import (
     ClippingSummary,
     is_clipped,
@@ -18,7 +24,6 @@ from keras_clip.monitoring.clipping_summary import (
 # Up to here each update is a point; beyond, each column of the picture sums up several.
 _MOST_POINTS = 400
 _COLUMNS = 300
-_BINS = 40
 
 
 def plot_clipping(
@@ -56,20 +61,25 @@ def plot_clipping(
         >>> norms = np.random.default_rng(0).lognormal(size=200)
         >>> figure = plot_clipping({"grad_norm": norms, "clip_threshold": np.full(200, 1.5)})
     """
+    with figures.style():
+        figure = figures.new_figure(height=6.0)
+        draw_clipping(figure, record, title or "Gradient norm before clipping")
+        figures.finish(figure, path)
+    return figure
+
+
+def draw_clipping(figure: Any, record: Any, title: str) -> None:
+    """Draw the picture of `plot_clipping` into a figure, or into a part of one."""
     columns = as_record(record)
     summary = summarize(columns)
     observes_only = bool(np.isposinf(columns["clip_threshold"]).all())
-    with figures.style():
-        figure = figures.new_figure(height=6.0)
-        _draw(figure, columns, summary)
-        figure.suptitle(
-            f"{title or 'Gradient norm before clipping'}\n{_headline(summary, observes_only)}",
-            x=0.01,
-            horizontalalignment="left",
-            fontsize="medium",
-        )
-        figures.finish(figure, path)
-    return figure
+    _draw(figure, columns, summary)
+    figure.suptitle(
+        f"{title}\n{_headline(summary, observes_only)}",
+        x=0.01,
+        horizontalalignment="left",
+        fontsize="medium",
+    )
 
 
 def _headline(summary: ClippingSummary, observes_only: bool) -> str:
@@ -103,13 +113,13 @@ def _draw(figure: Any, record: Mapping[str, np.ndarray], summary: ClippingSummar
         _draw_columns(norms, record)
     else:
         _draw_points(norms, record)
-    _draw_marks(norms, record)
-    _draw_counts(counts, record)
+    draw_marks(norms, record)
+    draw_counts(counts, record)
     last = norms
     if shows_share:
         last = figure.add_subplot(grid[1, 0], sharex=norms)
         norms.tick_params(labelbottom=False)
-        _draw_share(last, record)
+        draw_share(last, record)
     last.set_xlabel("step")
     last.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     last.xaxis.set_major_formatter("{x:,.0f}")
@@ -123,7 +133,7 @@ def _draw(figure: Any, record: Mapping[str, np.ndarray], summary: ClippingSummar
 def _scale_norms(axes: Any, record: Mapping[str, np.ndarray]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    shown = _on_log_axis(np.concatenate([record["grad_norm"], record["clip_threshold"]]))
+    shown = on_log_axis(np.concatenate([record["grad_norm"], record["clip_threshold"]]))
     low, high = np.log10([np.nanmin(shown), np.nanmax(shown)]) if any(shown > 0) else (-1.0, 1.0)
     # Room for the marks at the edges.
     room = max(0.12 * (high - low), 0.15)
@@ -137,16 +147,9 @@ def _scale_norms(axes: Any, record: Mapping[str, np.ndarray]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _on_log_axis(values: np.ndarray) -> np.ndarray:
-    """Return the values with NaN for those that have no place on a log axis."""
-    # matplotlib works with the squares of what is near the ends of float64.
-    bounded = np.clip(values, 1e-150, 1e150)
-    return np.where(np.isfinite(values) & (values > 0), bounded, np.nan)
-
-
 def _draw_points(axes: Any, record: Mapping[str, np.ndarray]) -> None:
-    step, norms = record["step"], _on_log_axis(record["grad_norm"])
-    threshold = _on_log_axis(record["clip_threshold"])
+    step, norms = record["step"], on_log_axis(record["grad_norm"])
+    threshold = on_log_axis(record["clip_threshold"])
     clipped = is_clipped(record)
     axes.plot(step, norms, color=figures.DARK, linewidth=0.8, alpha=0.5)
     axes.plot(step[~clipped], norms[~clipped], ".", color=figures.DARK, label="norm of an update")
@@ -167,12 +170,12 @@ def _draw_points(axes: Any, record: Mapping[str, np.ndarray]) -> None:
 
 
 def _draw_columns(axes: Any, record: Mapping[str, np.ndarray]) -> None:
-    norms = _on_log_axis(record["grad_norm"])
+    norms = on_log_axis(record["grad_norm"])
     starts = figures.column_starts(norms.size, _COLUMNS)
     step = record["step"][starts]
     # A NaN only where a column has nothing else.
     low, high = np.fmin.reduceat(norms, starts), np.fmax.reduceat(norms, starts)
-    threshold = _medians(_on_log_axis(record["clip_threshold"]), starts)
+    threshold = _medians(on_log_axis(record["clip_threshold"]), starts)
     axes.fill_between(
         step, low, high, color=figures.PALE, linewidth=0, label="smallest to largest norm"
     )
@@ -208,77 +211,3 @@ def _draw_threshold(axes: Any, step: np.ndarray, threshold: np.ndarray) -> None:
         linestyle="--",
         label="threshold",
     )
-
-
-def _draw_marks(axes: Any, record: Mapping[str, np.ndarray]) -> None:
-    """Mark what is NaN, infinite or 0 at the edges, and what was skipped."""
-    norms, step = record["grad_norm"], record["step"]
-    edge = axes.get_xaxis_transform()
-    nonfinite = ~np.isfinite(norms)
-    skipped, shown = record["skipped"], ~np.isnan(_on_log_axis(norms))
-    black = {"color": "black", "linestyle": "none", "clip_on": False}
-    _mark(axes, step[nonfinite], 0.97, "NaN or infinite", marker="^", transform=edge, **black)
-    _mark(axes, step[norms == 0], 0.03, "norm of 0", marker="v", transform=edge, **black)
-    cross = {**black, "marker": "x", "markersize": 9, "markeredgewidth": 2.5}
-    here, elsewhere = skipped & shown, skipped & ~shown
-    _mark(axes, step[here], norms[here], "skipped", **cross)
-    # Below the triangle of the same update.
-    label = "skipped" if not here.any() else ""
-    _mark(axes, step[elsewhere], 0.91, label, transform=edge, **cross)
-
-
-def _mark(axes: Any, step: np.ndarray, height: Any, label: str, **style: Any) -> None:
-    if not step.size:
-        return
-    # More would lie upon each other.
-    kept = figures.column_starts(step.size, _COLUMNS)
-    heights = np.broadcast_to(height, step.shape)
-    axes.plot(step[kept], heights[kept], label=label, **style)
-
-
-def _draw_counts(axes: Any, record: Mapping[str, np.ndarray]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    norms = _on_log_axis(record["grad_norm"])
-    axes.tick_params(labelleft=False)
-    axes.set_xlabel("updates")
-    # Out of the way of what is below.
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.spines[["top", "bottom"]].set_visible(True)
-    clipped = is_clipped(record)
-    parts = [norms[group & ~np.isnan(norms)] for group in (~clipped, clipped)]
-    if not any(part.size for part in parts):
-        return
-    low, high = axes.get_ylim()
-    bins = np.geomspace(low, high, num=_BINS + 1)
-    axes.hist(
-        parts,
-        bins=bins,
-        orientation="horizontal",
-        stacked=True,
-        color=[figures.DARK, figures.LIGHT],
-    )
-    threshold = np.unique(_on_log_axis(record["clip_threshold"]))
-    # Of one that moves there is no telling what it was for these updates.
-    if threshold.size == 1 and np.isfinite(threshold[0]):
-        axes.axhline(threshold[0], color="black", linewidth=2.5, linestyle="--")
-    axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
-    axes.xaxis.set_major_formatter(_short_count)
-
-
-def _short_count(value: float, position: Any) -> str:
-    del position
-    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
-
-
-def _draw_share(axes: Any, record: Mapping[str, np.ndarray]) -> None:
-    clipped, applied = is_clipped(record), ~record["skipped"]
-    # Of fewer than ten updates a share says little.
-    starts = figures.column_starts(clipped.size, min(60, max(1, clipped.size // 10)))
-    counts = np.add.reduceat(applied.astype(int), starts)
-    share = np.add.reduceat(clipped.astype(int), starts) / np.maximum(counts, 1)
-    edges = [*record["step"][starts], record["step"][-1] + 1]
-    axes.stairs(100 * share, edges, fill=True, color=figures.LIGHT)
-    axes.set(ylim=(0, 100), yticks=[0, 50, 100], ylabel="clipped")
-    axes.yaxis.set_major_formatter("{x:.0f} %")

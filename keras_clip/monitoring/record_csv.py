@@ -5,10 +5,12 @@ import io
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from io import FileIO
 from typing import Any
 
 import numpy as np
+
+from keras_clip.monitoring.whole_files import append, open_to_append, replace_file
 
 RECORD_COLUMNS = ("step", "grad_norm", "clip_threshold", "clip_scale", "skipped")
 
@@ -27,23 +29,15 @@ def write_csv(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: the columns are not of one length, or `step` is not the first.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; names it. An existing file is unchanged.
     """
-    # Through a link, not in place of it.
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(_header(record) + _lines(record), _ENCODING, newline="")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, (_header(record) + _lines(record)).encode(_ENCODING))
 
 
 def append_csv(rows: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Add rows to the end of a file of `write_csv`, or begin a new one.
 
-    A last line without its end, left by a program that was stopped in the midst of writing it,
-    is removed first.
+    An unfinished last line, left by a program that was stopped while it wrote, is removed first.
 
     Args:
         rows: as in `write_csv`.
@@ -51,21 +45,16 @@ def append_csv(rows: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: the file holds other columns, or `rows` is no record.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; names it. Its finished lines are unchanged.
     """
-    header, lines = _header(rows), _lines(rows)
-    # Unbuffered, and all lines in one call: other programs see whole lines.
-    with open(path, "a+b", buffering=0) as file:
-        _drop_unfinished_line(file)
+    header, lines = _header(rows).encode(_ENCODING), _lines(rows).encode(_ENCODING)
+    with open_to_append(path) as file:
         file.seek(0)
-        found = file.read(len(header.encode(_ENCODING))).decode(_ENCODING, errors="replace")
-        if found and found != header:
-            raise ValueError(
-                f"{os.fspath(path)} holds other columns than the rows to add, or no record. "
-                f"Expected the first line {header.rstrip()!r}, received {_first_line(found)!r}. "
-                "Choose another file, or remove this one."
-            )
-        file.write((lines if found else header + lines).encode(_ENCODING))
+        found = file.read(len(header))
+        if not header.startswith(found):
+            raise ValueError(_other_columns(path, header, found))
+        _drop_unfinished_line(file)
+        append(file, lines if found == header else header + lines)
 
 
 def read_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -129,7 +118,16 @@ def _texts(column: np.ndarray) -> list[str]:
     return list(map(repr, column.astype(np.float64).tolist()))
 
 
-def _drop_unfinished_line(file: Any) -> None:
+def _other_columns(path: str | os.PathLike[str], expected: bytes, received: bytes) -> str:
+    first_line = _first_line(received.decode(_ENCODING, errors="replace"))
+    return (
+        f"{os.fspath(path)} holds other columns than the rows to add, or no record. Expected the "
+        f"first line {expected.decode(_ENCODING).rstrip()!r}, received {first_line!r}. "
+        "Choose another file, or remove this one."
+    )
+
+
+def _drop_unfinished_line(file: FileIO) -> None:
     size = file.seek(0, os.SEEK_END)
     end = size
     while end:

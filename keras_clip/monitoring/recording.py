@@ -88,11 +88,6 @@ class Recording:
             write_csv(self.record, self._csv)
             self._has_file = True
 
-    def close(self) -> None:
-        """Close what is open."""
-        if self._events is not None:
-            self._events.close()
-
 
 def _steps(record: Record) -> int:
     return int(record["step"][-1]) + 1 if len(record["step"]) else 0

@@ -1,11 +1,16 @@
 """Records as event files, which TensorBoard shows."""
 
+import io
 import os
+import socket
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_clip.monitoring.whole_files import append, open_to_append
 from keras_clip.records.history import Record
 
 _SCALARS = ("grad_norm", "clip_threshold", "clip_scale")
@@ -26,46 +31,60 @@ class TensorBoardEvents:
 
     def __init__(self, log_dir: str | os.PathLike[str], prefix: str = "") -> None:
         check_installed()
-        self._log_dir = Path(log_dir) / "clipping"
+        self._path = Path(log_dir) / "clipping" / _file_name()
         self._prefix = prefix
-        self._writer: Any = None
 
     def write(self, rows: Record) -> None:
-        """Add a point for each row and curve, and the histogram of all norms of the rows."""
+        """Add a point for each row and curve, and the histogram of all norms of the rows.
+
+        Raises:
+            OSError: the file cannot be written; names it. It keeps the rows of earlier calls.
+        """
         from tensorboard.plugins.histogram.summary_v2 import histogram_pb
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
         if not len(rows["step"]):
             return
+        events = []
         for name in _SCALARS:
             if np.isnan(rows[name]).all():
                 continue
             for step, value in zip(rows["step"].tolist(), rows[name].tolist(), strict=True):
-                self._add(scalar_pb(self._tag(name), value), step)
+                events.append(_event(step, scalar_pb(self._tag(name), value)))
         norms = rows["grad_norm"][np.isfinite(rows["grad_norm"])]
-        self._add(histogram_pb(self._tag("grad_norms"), norms), int(rows["step"][-1]))
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close the file; the next row begins another."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        last_step = int(rows["step"][-1])
+        events.append(_event(last_step, histogram_pb(self._tag("grad_norms"), norms)))
+        self._append(events)
 
     def _tag(self, name: str) -> str:
         return f"clipping/{self._prefix}{name}"
 
-    def _add(self, summary: Any, step: int) -> None:
-        import time
-
+    def _append(self, events: list[Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        if self._writer is None:
-            self._writer = EventFileWriter(str(self._log_dir))
-        event = Event(step=step, wall_time=time.time())
-        event.summary.MergeFrom(summary)
-        self._writer.add_event(event)
+        # Not EventFileWriter: its thread leaves half an event on a full disk, and raises errors
+        # that Keras takes for the end of the data.
+        records = io.BytesIO()
+        writer = RecordWriter(records)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open_to_append(self._path) as file:
+            if not file.seek(0, os.SEEK_END):
+                events = [Event(wall_time=time.time(), file_version="brain.Event:2"), *events]
+            for event in events:
+                writer.write(event.SerializeToString())
+            append(file, records.getvalue())
+
+
+def _event(step: int, summary: Any) -> Any:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    return Event(step=step, wall_time=time.time(), summary=summary)
+
+
+def _file_name() -> str:
+    """Return a name that TensorBoard takes for an event file, and sorts by time."""
+    return f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{uuid.uuid4().hex}"
 
 
 def check_installed() -> None:

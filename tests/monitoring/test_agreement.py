@@ -50,7 +50,7 @@ class Run:
         self.start = self.model.get_weights()
         self.csv, self.log, self.events = (folder / n for n in ("record.csv", "log.csv", "events"))
         self.monitor = ClipMonitor(csv=self.csv, tensorboard=self.events)
-        before = keras.callbacks.CSVLogger(self.log)
+        logger = keras.callbacks.CSVLogger(self.log)
         self.after = keras.callbacks.LambdaCallback(on_epoch_end=self.note)
         self.noted = []
         size = BATCH // (micro_batches or 1)
@@ -65,7 +65,7 @@ class Run:
             epochs=EPOCHS,
             shuffle=False,
             verbose=0,
-            callbacks=[before, self.monitor, self.after],
+            callbacks=[self.monitor, logger, self.after],
         ).history
 
     def note(self, epoch, logs):
@@ -129,7 +129,7 @@ def test_logs_are_those_of_the_record(run, case):
             assert run.noted[epoch][name] == run.logs[name][epoch]
 
 
-def test_a_csv_logger_before_the_monitor_has_the_same(run):
+def test_a_csv_logger_after_the_monitor_has_the_same(run):
     table = np.genfromtxt(run.log, delimiter=",", names=True)
     for name in ("grad_norm", "grad_norm_max", "clipped_fraction", "skipped_steps"):
         np.testing.assert_array_equal(table[name], run.logs[name])

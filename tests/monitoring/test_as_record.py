@@ -49,9 +49,7 @@ def fitted(optimizer):
 
 
 class TestAccepted:
-    @pytest.mark.parametrize(
-        "source", [RECORD, Table(RECORD), Holder(record=RECORD), Holder(history=RECORD)]
-    )
+    @pytest.mark.parametrize("source", [RECORD, Table(RECORD), Holder(record=RECORD)])
     def test_records_and_what_has_one(self, source):
         assert_is_record(as_record(source))
 

@@ -95,8 +95,29 @@ class TestLogs:
             monitor="grad_norm", mode="max", patience=0, min_delta=1e9
         )
         model = make_model(ClippedOptimizer("sgd"))
-        history = fit(model, epochs=5, callbacks=[stopping, ClipMonitor()])
+        history = fit(model, epochs=5, callbacks=[ClipMonitor(), stopping])
         assert len(history.history["grad_norm"]) < 5
+
+    def test_callbacks_before_the_monitor_do_not_see_them(self, tmp_path, capsys):
+        """Those that Keras adds come last, and see them wherever the monitor stands."""
+        before, after = (keras.callbacks.CSVLogger(tmp_path / n) for n in ("before", "after"))
+        callbacks = [before, ClipMonitor(), after]
+        logs = fit(make_model(ClippedOptimizer("sgd")), callbacks=callbacks, verbose=2).history
+        clip_logs = sorted(set(logs) - {"loss"})
+        assert len(clip_logs) == 6
+        shown = capsys.readouterr().out
+        assert all(f" {name}: " in shown for name in clip_logs)
+        columns = {
+            path.name: set(path.read_text().splitlines()[0].split(","))
+            for path in tmp_path.iterdir()
+        }
+        assert not columns["before"] & set(clip_logs)
+        assert columns["after"] >= set(clip_logs)
+
+    def test_early_stopping_before_the_monitor_warns(self):
+        stopping = keras.callbacks.EarlyStopping(monitor="grad_norm", mode="min")
+        with pytest.warns(UserWarning, match="`grad_norm` which is not available"):
+            fit(make_model(ClippedOptimizer("sgd")), callbacks=[stopping, ClipMonitor()])
 
     def test_of_batches(self):
         monitor = ClipMonitor(per_batch=True)
@@ -190,8 +211,9 @@ class TestRecord:
         assert_same_record(read_csv(tmp_path / "record.csv"), monitor.record)
         np.testing.assert_array_equal(monitor.record["step"], np.arange(2 * UPDATES_PER_EPOCH))
 
-    def test_restored_while_training_begins(self, tmp_path):
-        """BackupAndRestore sets the optimizer back after the monitor was asked to begin."""
+    @pytest.mark.parametrize("monitor_is_first", [True, False])
+    def test_restored_while_training_begins(self, tmp_path, monitor_is_first):
+        """BackupAndRestore sets the optimizer back before or after the monitor begins."""
         whole = ClipMonitor()
         fit_with(ClippedOptimizer("sgd", history_size=4), whole, epochs=3)
         path = tmp_path / "record.csv"
@@ -205,7 +227,8 @@ class TestRecord:
             backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
             monitor = ClipMonitor(csv=path)
             model = make_model(ClippedOptimizer("sgd", history_size=4))
-            fit(model, epochs=3, callbacks=[backup, monitor, *more])
+            pair = [monitor, backup] if monitor_is_first else [backup, monitor]
+            fit(model, epochs=3, callbacks=[*pair, *more])
             return monitor
 
         with pytest.raises(KeyboardInterrupt):

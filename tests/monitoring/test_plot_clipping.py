@@ -1,7 +1,6 @@
 """The picture of a run: what it shows, of every kind of record."""
 
 import itertools
-import subprocess
 import sys
 
 import numpy as np
@@ -182,18 +181,12 @@ class TestFigure:
             np.testing.assert_array_equal(pixels(plot_clipping(record)), plain)
 
     def test_leaves_settings_and_pyplot_alone(self, tmp_path):
-        program = (
-            "import sys\n"
-            "sys.orig_argv, sys.argv[0] = ['-m', 'keras_clip'], '-m'  # without Keras\n"
-            "import matplotlib, keras_clip\n"
-            "sys.argv[0] = '-c'\n"
-            "matplotlib.rcParams['font.size'] = 7\n"
-            "from keras_clip.monitoring.plot_clipping import plot_clipping\n"
-            "plot_clipping({'grad_norm': [1.0, 2.0]}, path=sys.argv[1])\n"
-            "assert matplotlib.rcParams['font.size'] == 7\n"
-            "assert 'matplotlib.pyplot' not in sys.modules\n"
-        )
-        subprocess.run([sys.executable, "-c", program, str(tmp_path / "run.png")], check=True)
+        from matplotlib import pyplot
+
+        with matplotlib.rc_context({"font.size": 7}):
+            plot_clipping({"grad_norm": [1.0, 2.0]}, path=tmp_path / "run.png")
+            assert matplotlib.rcParams["font.size"] == 7
+        assert not pyplot.get_fignums()
 
     def test_without_matplotlib_says_what_to_install(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "matplotlib", None)

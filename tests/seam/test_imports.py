@@ -44,7 +44,7 @@ ALLOWED = {
     },
     "monitoring": {"_seam", "clippers", "records", "monitoring", "optimizer"},
     "__main__": {"monitoring"},
-    "demo": {"demo", "optimizer", "types", ""},
+    "demo": {"demo", "monitoring", "optimizer", "records"},
     "": {
         "norms",
         "clippers",
@@ -116,6 +116,39 @@ def test_importing_keras_clip_imports_no_other_backend():
     # Nor does who only trains wait for what looks at the training.
     assert with_us == f"{alone} []"
     assert keras.config.backend() in with_us
+
+
+@pytest.mark.any_backend
+def test_importing_keras_clip_does_the_same_under_any_command_line():
+    """Also `python -m keras_clip`, which runs the package before its `__main__`."""
+    result = run_python(
+        "import sys; sys.argv = ['-m']; sys.orig_argv = ['python', '-m', 'keras_clip.demo']; "
+        "import keras_clip; print(sorted({*keras_clip.__all__} - {*dir(keras_clip)}), "
+        "sorted(name for name in keras_clip.__all__ if not hasattr(keras_clip, name)))"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "[] []\n"
+
+
+@pytest.mark.any_backend
+def test_importing_keras_clip_registers_all_that_keras_saves():
+    """So that a model loads: importing each module as well registers nothing more."""
+    names = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in MODULES
+        if part_of(path) not in {"_seam", "__main__", "demo"}
+    ]
+    result = run_python(
+        "import importlib, keras, keras_clip\n"
+        "registered = lambda: sorted(keras.saving.get_custom_objects())\n"
+        f"print(registered())\nfor name in {names}: importlib.import_module(name)\n"
+        "print(registered())"
+    )
+    assert result.returncode == 0, result.stderr
+    alone, with_all_modules = result.stdout.splitlines()
+    assert alone == with_all_modules
+    for name in ("ClippedOptimizer", "AdaGC", "Chain", "WeightClipping"):
+        assert f"'keras_clip>{name}'" in alone
 
 
 @pytest.mark.any_backend
