@@ -38,6 +38,7 @@ class WeightGroups:
         self.clippings = {key: _as_clipping(value) for key, value in given.items()}
         _check_distinct([c for c in self.clippings.values() if c is not None])
         self.variables: list[Variable] = []
+        self._dtype = "float32"
         self._ratios: dict[int, tuple[WeightClipping, float]] = {}
 
     def claim(self, owner: str) -> None:
@@ -52,6 +53,7 @@ class WeightGroups:
         patterns = [key for key in self.clippings if key != _DEFAULT]
         keys = match_paths(patterns, paths, "max_weight")
         self.variables = []
+        self._dtype = dtype
         for position, clipping in enumerate(self.clippings.values()):
             if clipping is not None:
                 held_thresholds(clipping)["max_weight"].build(self._maker(position, dtype))
@@ -66,7 +68,8 @@ class WeightGroups:
         if not any(c is not None and c.scale_by_fan_in for c in self.clippings.values()):
             # Layouts cost a look at every object of the process.
             return [1.0] * len(variables)
-        return [1.0 / math.sqrt(layout.fan_in) for layout in layouts_of(variables)]
+        # An empty variable has none.
+        return [1.0 / math.sqrt(max(layout.fan_in, 1)) for layout in layouts_of(variables)]
 
     def _maker(self, position: int, dtype: str) -> "_VariableMaker":
         prefix = f"weight_group_{position}_" if self.has_patterns else ""
@@ -75,7 +78,10 @@ class WeightGroups:
     def bounds(self, variables: Sequence[Variable], step: Tensor) -> list[tuple[Variable, Tensor]]:
         """Return those of the variables that have a bound, and the bound, a scalar tensor."""
         grouped = [(v, *self._ratios[id(v)]) for v in variables if id(v) in self._ratios]
-        limits = {id(clipping): _evaluated(clipping.max_weight, step) for _, clipping, _ in grouped}
+        limits = {
+            id(clipping): _evaluated(clipping.max_weight, step, self._dtype)
+            for _, clipping, _ in grouped
+        }
         return [
             (variable, _bound(limits[id(clipping)], ratio, variable))
             for variable, clipping, ratio in grouped
@@ -189,10 +195,10 @@ def _claim(clipping: WeightClipping, owner: str) -> None:
     vars(clipping)["_owner"] = owner
 
 
-def _evaluated(threshold: Any, step: Tensor) -> Tensor:
+def _evaluated(threshold: Any, step: Tensor, dtype: str) -> Tensor:
     if isinstance(threshold, keras.Variable):
         return threshold.value
-    return ops.convert_to_tensor(threshold(step))
+    return ops.convert_to_tensor(threshold(step), dtype=dtype)
 
 
 def _bound(limit: Tensor, ratio: float, variable: Variable) -> Tensor:
