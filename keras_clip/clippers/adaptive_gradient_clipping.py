@@ -9,7 +9,7 @@ from keras import ops
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.layers.layouts import layouts_of
-from keras_clip.layers.paths import match_paths, path_of
+from keras_clip.layers.paths import PathPatterns, path_of
 from keras_clip.norms.units import clip_units
 from keras_clip.thresholds import Threshold, check_number
 from keras_clip.types import Gradient, ThresholdValue, Variable
@@ -45,9 +45,10 @@ class AdaptiveGradientClipping(Clipper):
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: `clipping` or `eps` is negative or NaN; when the optimizer is built: a
-            pattern is invalid or matches no variable, several of `axes` match one, or an axis
-            is out of range. The message lists the paths.
+        ValueError: `clipping` or `eps` is negative or NaN, or a pattern is no regular
+            expression. When the optimizer is built: several of `axes` match one variable, or an
+            axis is out of range. At the first step: a pattern matches no variable; the message
+            lists the paths.
 
     Reference:
         Brock, De, Smith, Simonyan 2021, arXiv 2102.06171; `optax.adaptive_grad_clip`, which
@@ -83,33 +84,31 @@ class AdaptiveGradientClipping(Clipper):
         self.eps = check_number("eps", eps)
         self.axes = _check_axes(axes)
         self.exclude = _check_exclude(exclude)
+        self._overrides = PathPatterns("axes", self.axes)
+        self._excluded = PathPatterns("exclude", self.exclude, may_overlap=True)
         self.unit_axes: dict[str, Axes] = {}
         self._axes_by_id: dict[int, Axes | None] = {}
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Find out how each variable is laid out."""
-        paths = [path_of(variable) for variable in variables]
-        overrides = match_paths(list(self.axes), paths, "axes")
-        excluded = {
-            path
-            for pattern in self.exclude
-            for path, match in zip(paths, match_paths([pattern], paths, "exclude"), strict=True)
-            if match is not None
-        }
-        layouts = layouts_of(variables)
+        self._overrides.build(variables)
+        self._excluded.build(variables)
         self.unit_axes = {}
-        for variable, path, pattern, layout in zip(
-            variables, paths, overrides, layouts, strict=True
-        ):
+        for variable, layout in zip(variables, layouts_of(variables), strict=True):
+            if self._excluded.of(variable) is not None:
+                self._axes_by_id[id(variable)] = None
+                continue
+            path = path_of(variable)
+            pattern = self._overrides.of(variable)
             axes = layout.unit_axes
             if pattern is not None:
                 axes = _normalized(self.axes[pattern], len(variable.shape), pattern, path)
-            self._axes_by_id[id(variable)] = None if path in excluded else axes
-            if path not in excluded:
-                self.unit_axes[path] = axes
+            self._axes_by_id[id(variable)] = self.unit_axes[path] = axes
 
     def clip(self, update: Update) -> list[Gradient]:
         """Scale the units above their limit."""
+        self._overrides.check_all_used()
+        self._excluded.check_all_used()
         clipped = list(update.gradients)
         known = [self._axes_by_id[id(variable)] for variable in update.variables]
         included = [(i, axes) for i, axes in enumerate(known) if axes is not None]

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_clip.layers.layouts import layouts_of
-from keras_clip.layers.paths import match_paths, path_of
+from keras_clip.layers.paths import PathPatterns
 from keras_clip.thresholds import held_thresholds
 from keras_clip.types import Tensor, Variable
 from keras_clip.weights.weight_clipping import WeightClipping
@@ -27,14 +27,18 @@ class WeightGroups:
 
     Raises:
         TypeError: it is none of these, or a pattern is no str.
-        ValueError: a number is negative or NaN, the dict is empty, or one `WeightClipping` is
-            given twice or to a second optimizer.
+        ValueError: a number is negative or NaN, the dict is empty, a pattern is no regular
+            expression, or one `WeightClipping` is given twice or to a second optimizer.
     """
 
     def __init__(self, max_weight: Any) -> None:
         self.has_patterns = isinstance(max_weight, Mapping)
         given = dict(max_weight) if self.has_patterns else {_DEFAULT: max_weight}
-        _check_patterns(given)
+        if not given:
+            raise ValueError(
+                "max_weight={} bounds no variable. Give path patterns with a bound each, or None."
+            )
+        self._patterns = PathPatterns("max_weight", [key for key in given if key != _DEFAULT])
         self.clippings = {key: _as_clipping(value) for key, value in given.items()}
         _check_distinct([c for c in self.clippings.values() if c is not None])
         self.variables: list[Variable] = []
@@ -49,9 +53,7 @@ class WeightGroups:
 
     def build(self, variables: Sequence[Variable], dtype: str) -> None:
         """Create the variables of the thresholds and assign each variable its group."""
-        paths = [path_of(variable) for variable in variables]
-        patterns = [key for key in self.clippings if key != _DEFAULT]
-        keys = match_paths(patterns, paths, "max_weight")
+        self._patterns.build(variables)
         self.variables = []
         self._dtype = dtype
         for position, clipping in enumerate(self.clippings.values()):
@@ -59,8 +61,8 @@ class WeightGroups:
                 held_thresholds(clipping)["max_weight"].build(self._maker(position, dtype))
         self._ratios = {}
         ratios = self._ratios_by_fan_in(variables)
-        for variable, key, ratio in zip(variables, keys, ratios, strict=True):
-            group = self.clippings.get(_DEFAULT if key is None else key)
+        for variable, ratio in zip(variables, ratios, strict=True):
+            group = self.clippings.get(self._patterns.of(variable) or _DEFAULT)
             if group is not None:
                 self._ratios[id(variable)] = group, ratio if group.scale_by_fan_in else 1.0
 
@@ -76,7 +78,12 @@ class WeightGroups:
         return _VariableMaker(self.variables, prefix, dtype)
 
     def bounds(self, variables: Sequence[Variable], step: Tensor) -> list[tuple[Variable, Tensor]]:
-        """Return those of the variables that have a bound, and the bound, a scalar tensor."""
+        """Return those of the variables that have a bound, and the bound, a scalar tensor.
+
+        Raises:
+            ValueError: a pattern matches no variable.
+        """
+        self._patterns.check_all_used()
         grouped = [(v, *self._ratios[id(v)]) for v in variables if id(v) in self._ratios]
         limits = {
             id(clipping): _evaluated(clipping.max_weight, step, self._dtype)
@@ -156,19 +163,6 @@ def _as_clipping(value: Any) -> WeightClipping | None:
             f"Received: max_weight={value!r}."
         )
     return WeightClipping(value)
-
-
-def _check_patterns(given: Mapping[Any, Any]) -> None:
-    if not given:
-        raise ValueError(
-            "max_weight={} bounds no variable. Give path patterns with a bound each, or None."
-        )
-    for pattern in given:
-        if not isinstance(pattern, str):
-            raise TypeError(
-                "The keys of max_weight must be str: paths, regular expressions for them, or "
-                f"'default'. Received: {pattern!r}."
-            )
 
 
 def _check_distinct(clippings: Sequence[WeightClipping]) -> None:
