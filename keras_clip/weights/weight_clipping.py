@@ -50,6 +50,7 @@ class WeightClipping:
     """
 
     max_weight = Threshold()
+    _owner: str | None = None
 
     def __init__(self, max_weight: ThresholdValue = 0.01, *, scale_by_fan_in: bool = False) -> None:
         if not isinstance(scale_by_fan_in, bool):
@@ -59,6 +60,19 @@ class WeightClipping:
             )
         self.max_weight = max_weight
         self.scale_by_fan_in = scale_by_fan_in
+
+    def claim(self, owner: str) -> None:
+        """Note the optimizer it belongs to. Called by `ClippedOptimizer`."""
+        self.check_unclaimed()
+        self._owner = owner
+
+    def check_unclaimed(self) -> None:
+        """Raise if another optimizer has it, whose threshold it would share."""
+        if self._owner is not None:
+            raise ValueError(
+                f"This WeightClipping belongs to the optimizer {self._owner!r} already. Make a "
+                "new one for each optimizer."
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, `max_weight` as it stands now."""

@@ -49,7 +49,7 @@ class WeightGroups:
         """Note the optimizer that the thresholds belong to."""
         for clipping in self.clippings.values():
             if clipping is not None:
-                _claim(clipping, owner)
+                clipping.claim(owner)
 
     def build(self, variables: Sequence[Variable], dtype: str) -> None:
         """Create the variables of the thresholds and assign each variable its group."""
@@ -172,21 +172,7 @@ def _check_distinct(clippings: Sequence[WeightClipping]) -> None:
             "max_weight is a variable of its own."
         )
     for clipping in clippings:
-        _check_unclaimed(clipping)
-
-
-def _check_unclaimed(clipping: WeightClipping) -> None:
-    owner = vars(clipping).get("_owner")
-    if owner is not None:
-        raise ValueError(
-            f"This WeightClipping belongs to the optimizer {owner!r} already. Make a new one for "
-            "each optimizer."
-        )
-
-
-def _claim(clipping: WeightClipping, owner: str) -> None:
-    _check_unclaimed(clipping)
-    vars(clipping)["_owner"] = owner
+        clipping.check_unclaimed()
 
 
 def _evaluated(threshold: Any, step: Tensor, dtype: str) -> Tensor:
