@@ -234,7 +234,7 @@ def test_a_callable_may_return_any_number(bound):
     np.testing.assert_array_equal(variable.numpy(), [1.0, -0.5])
 
 
-@pytest.mark.parametrize("name", ["kernel", "bias"])
+@pytest.mark.parametrize("name", ["kernel", "embeddings"])
 def test_empty_variables_have_no_fan_in(name):
     variables = [keras.Variable(np.zeros((0, 3)), name=name), keras.Variable([9.0])]
     gradients = [np.zeros((0, 3), "float32"), np.zeros(1, "float32")]

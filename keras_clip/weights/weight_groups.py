@@ -1,6 +1,5 @@
 """The bound of each variable that an optimizer trains."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_clip.layers.layouts import layouts_of
 from keras_clip.layers.paths import PathPatterns
 from keras_clip.thresholds import held_thresholds
 from keras_clip.types import Tensor, Variable
@@ -60,18 +58,12 @@ class WeightGroups:
             if clipping is not None:
                 held_thresholds(clipping)["max_weight"].build(self._maker(position, dtype))
         self._ratios = {}
-        ratios = self._ratios_by_fan_in(variables)
-        for variable, ratio in zip(variables, ratios, strict=True):
-            group = self.clippings.get(self._patterns.of(variable) or _DEFAULT)
-            if group is not None:
-                self._ratios[id(variable)] = group, ratio if group.scale_by_fan_in else 1.0
-
-    def _ratios_by_fan_in(self, variables: Sequence[Variable]) -> list[float]:
-        if not any(c is not None and c.scale_by_fan_in for c in self.clippings.values()):
-            # Layouts cost a look at every object of the process.
-            return [1.0] * len(variables)
-        # An empty variable has none.
-        return [1.0 / math.sqrt(max(layout.fan_in, 1)) for layout in layouts_of(variables)]
+        for key, clipping in self.clippings.items():
+            if clipping is None:
+                continue
+            own = [v for v in variables if (self._patterns.of(v) or _DEFAULT) == key]
+            for variable, ratio in zip(own, clipping.ratios(own, variables), strict=True):
+                self._ratios[id(variable)] = clipping, ratio
 
     def _maker(self, position: int, dtype: str) -> "_VariableMaker":
         prefix = f"weight_group_{position}_" if self.has_patterns else ""
