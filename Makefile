@@ -86,7 +86,7 @@ test-newest: $(NEWEST)/.tests
 
 # What differs between Keras versions is the seam and what layers are: no arithmetic there, each
 # law on a few optimizers, and of several devices what counts micro-batches as Keras does.
-AT_THE_SEAM := tests/seam tests/laws tests/contract tests/test_layouts.py tests/test_skip_above.py \
+AT_THE_SEAM := tests/seam tests/laws tests/contract tests/test_units.py tests/test_skip_above.py \
   tests/test_nonfinite.py tests/test_sparse_gradients.py \
   tests/distribution/test_mirrored_accumulation.py
 LEAN := not exhaustive and $(USUAL)

@@ -21,7 +21,11 @@ from tests.support.gradient_stream import (
 from tests.support.models import fit, make_model
 from tests.support.vector_files import load
 
-pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
+pytestmark = [
+    pytest.mark.exhaustive,  # arithmetic, the same on every Keras
+    # Of no layer, on purpose: such variables go by optax's rule.
+    pytest.mark.filterwarnings("ignore:AdaptiveGradientClipping does not know the units"),
+]
 
 
 def clip(gradients, weights, dtype=None, **arguments):

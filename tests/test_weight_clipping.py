@@ -228,6 +228,23 @@ def test_a_schedule_counts_updates():
     assert optimizer.max_weight is halving
 
 
+@pytest.mark.parametrize("bound", [1, True, np.float64(1.0), np.int32(1)])
+def test_a_callable_may_return_any_number(bound):
+    variable = keras.Variable([9.0, -0.5])
+    apply_all(sgd(max_weight=lambda step: bound), [variable], [[np.zeros(2, "float32")]])
+    np.testing.assert_array_equal(variable.numpy(), [1.0, -0.5])
+
+
+@pytest.mark.parametrize("name", ["kernel", "embeddings"])
+def test_empty_variables_have_no_fan_in(name):
+    variables = [keras.Variable(np.zeros((0, 3)), name=name), keras.Variable([9.0])]
+    gradients = [np.zeros((0, 3), "float32"), np.zeros(1, "float32")]
+    bound = WeightClipping(0.5, scale_by_fan_in=True)
+    apply_all(sgd(max_weight=bound), variables, [gradients])
+    assert variables[0].shape == (0, 3)
+    np.testing.assert_array_equal(variables[1].numpy(), [0.5])
+
+
 def three():
     return [keras.Variable([5.0], name=name) for name in ("low", "high", "other")]
 
@@ -308,6 +325,32 @@ def test_members_of_a_multi_optimizer(steps):
     assert [float(v.numpy()[0]) for v in variables] == [2.0, 1.0, 4.5]
 
 
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="tf.Variable is TensorFlow's")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("replicas", [1, LOGICAL_DEVICES])
+def test_variables_of_tensorflow(compiled, replicas):
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(replicas)], tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        native, of_keras = tf.Variable([3.0, -0.1], name="nu"), keras.Variable([4.0])
+        optimizer = sgd(1.0, max_weight={"nu.*": 0.5, "default": 2.0})
+        optimizer.build([native, of_keras])
+
+    def replica():
+        gradients = [tf.constant([1.0, 0.1]), tf.constant([1.0])]
+        optimizer.apply(gradients, [native, of_keras])
+
+    def step():
+        strategy.run(replica)
+
+    (tf.function(step) if compiled or replicas > 1 else step)()
+    np.testing.assert_allclose(native.numpy(), [0.5, max(-0.1 - 0.1 * replicas, -0.5)])
+    np.testing.assert_allclose(of_keras.numpy(), [2.0])
+
+
 @pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("options", [{"use_ema": True, "ema_momentum": 0.5}])
@@ -354,7 +397,8 @@ def test_two_replicas_equal_one_device(options):
         (-0.1, ValueError, "max_weight must be a number that is at least 0.*-0.1"),
         (float("nan"), ValueError, "max_weight must be a number.*nan"),
         ({}, ValueError, "max_weight={} bounds no variable"),
-        ({3: 0.1}, TypeError, "keys of max_weight must be str.*Received: 3"),
+        ({3: 0.1}, TypeError, "max_weight must name variables by str.*Received: 3"),
+        ({"(": 0.1}, ValueError, "max_weight has the pattern .* no regular expression"),
         ({"a": {"b": 0.1}}, TypeError, "Received: max_weight={'b': 0.1}"),
     ],
 )

@@ -1,5 +1,6 @@
 """Clipping each unit by the norm of its weights."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,13 +9,12 @@ from keras import ops
 
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
-from keras_clip.layers.layouts import layouts_of
-from keras_clip.layers.paths import match_paths, path_of
+from keras_clip.layers.given_layers import GivenLayers
+from keras_clip.layers.paths import PathPatterns, path_of
+from keras_clip.layers.units import Axes, axes_of_optax
 from keras_clip.norms.units import clip_units
 from keras_clip.thresholds import Threshold, check_number
 from keras_clip.types import Gradient, ThresholdValue, Variable
-
-Axes = tuple[int, ...]
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -28,6 +28,10 @@ class AdaptiveGradientClipping(Clipper):
     bias and the gain of a normalization are one unit each. A unit at or below its limit
     passes bit for bit. A NaN stays in its unit.
 
+    Pass `layers=model`, so that each layer of Keras tells the units of its variables. Without
+    it, the names of variables tell those of many layers; the others go by the rule of optax,
+    and a warning names them.
+
     `unit_axes` tells, once the optimizer is built, the axes that the norms of each variable
     are taken over, by path; variables in `exclude` are not in it.
 
@@ -37,6 +41,8 @@ class AdaptiveGradientClipping(Clipper):
             as they are. A number can be reassigned at any time.
         eps: float, the norm that weights count as at least, at least 0. Defaults to 1e-3.
             Weights that start at zero can move by `clipping * eps` only; with 0 never.
+        layers: the model that is trained, a layer, or a list of them. They are asked when the
+            optimizer is built; the config keeps the answers, not the layers. Defaults to None.
         axes: dict of path patterns to an int or a tuple of int, the axes that a unit extends
             over, instead of those of its layer; `()` makes each entry a unit. A pattern is the
             path itself or a regular expression for all of it. Defaults to None.
@@ -45,25 +51,27 @@ class AdaptiveGradientClipping(Clipper):
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: `clipping` or `eps` is negative or NaN; when the optimizer is built: a
-            pattern is invalid or matches no variable, several of `axes` match one, or an axis
-            is out of range. The message lists the paths.
+        ValueError: `clipping` or `eps` is negative or NaN, or a pattern is no regular
+            expression. When the optimizer is built: several of `axes` match one variable, an
+            axis is out of range, or `layers` has none of the variables. At the first step: a
+            pattern matches no variable; the message lists the paths.
 
     Reference:
         Brock, De, Smith, Simonyan 2021, arXiv 2102.06171; `optax.adaptive_grad_clip`, which
-        goes by the shape alone. It agrees for Dense and Conv2D; here units follow the layer
-        for all others too, rows of an embedding among them, where optax takes columns. Only
-        for variables of no layer of Keras is it optax's rule. From rank 6 on, which optax
-        refuses, that takes all axes but the last.
+        goes by the shape alone. Units agree for Dense and Conv2D. They differ for many other
+        layers: optax takes columns of an embedding, this class takes rows. From rank 6 on,
+        which optax refuses, its rule takes all axes but the last.
 
     Example:
         >>> import keras, keras_clip
-        >>> clipper = keras_clip.AdaptiveGradientClipping(0.01, exclude=".*/head/.*")
-        >>> optimizer = keras_clip.ClippedOptimizer("sgd", clipper=clipper)
         >>> model = keras.Sequential(
         ...     [keras.Input((8, 2)), keras.layers.Conv1D(3, 4, name="body"),
         ...      keras.layers.Dense(1, name="head")]
         ... )
+        >>> clipper = keras_clip.AdaptiveGradientClipping(
+        ...     0.01, layers=model, exclude=".*/head/.*"
+        ... )
+        >>> optimizer = keras_clip.ClippedOptimizer("sgd", clipper=clipper)
         >>> optimizer.build(model.trainable_variables)
         >>> [axes for path, axes in clipper.unit_axes.items() if "kernel" in path]
         [(0, 1)]
@@ -76,40 +84,45 @@ class AdaptiveGradientClipping(Clipper):
         clipping: ThresholdValue = 0.01,
         eps: float = 1e-3,
         *,
+        layers: Any = None,
         axes: Mapping[str, int | Sequence[int]] | None = None,
         exclude: str | Sequence[str] = (),
     ) -> None:
         self.clipping = clipping
         self.eps = check_number("eps", eps)
+        self._layers = GivenLayers(layers)
         self.axes = _check_axes(axes)
         self.exclude = _check_exclude(exclude)
+        self._overrides = PathPatterns("axes", self.axes)
+        self._excluded = PathPatterns("exclude", self.exclude, may_overlap=True)
         self.unit_axes: dict[str, Axes] = {}
         self._axes_by_id: dict[int, Axes | None] = {}
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Find out how each variable is laid out."""
-        paths = [path_of(variable) for variable in variables]
-        overrides = match_paths(list(self.axes), paths, "axes")
-        excluded = {
-            path
-            for pattern in self.exclude
-            for path, match in zip(paths, match_paths([pattern], paths, "exclude"), strict=True)
-            if match is not None
-        }
-        layouts = layouts_of(variables)
+        self._overrides.build(variables)
+        self._excluded.build(variables)
         self.unit_axes = {}
-        for variable, path, pattern, layout in zip(
-            variables, paths, overrides, layouts, strict=True
-        ):
-            axes = layout.unit_axes
+        guessed: dict[str, Axes] = {}
+        for variable, units in zip(variables, self._layers.units_of(variables), strict=True):
+            if self._excluded.of(variable) is not None:
+                self._axes_by_id[id(variable)] = None
+                continue
+            path = path_of(variable)
+            pattern = self._overrides.of(variable)
+            axes = units.axes
             if pattern is not None:
                 axes = _normalized(self.axes[pattern], len(variable.shape), pattern, path)
-            self._axes_by_id[id(variable)] = None if path in excluded else axes
-            if path not in excluded:
-                self.unit_axes[path] = axes
+            elif axes is None:
+                axes = guessed[path] = axes_of_optax(variable.shape)
+            self._axes_by_id[id(variable)] = self.unit_axes[path] = axes
+        if guessed:
+            _warn_of_guesses(guessed)
 
     def clip(self, update: Update) -> list[Gradient]:
         """Scale the units above their limit."""
+        self._overrides.check_all_used()
+        self._excluded.check_all_used()
         clipped = list(update.gradients)
         known = [self._axes_by_id[id(variable)] for variable in update.variables]
         included = [(i, axes) for i, axes in enumerate(known) if axes is not None]
@@ -129,9 +142,21 @@ class AdaptiveGradientClipping(Clipper):
         return {
             **super().get_config(),
             "eps": self.eps,
+            "layers": self._layers.get_config(),
             "axes": {pattern: list(axes) for pattern, axes in self.axes.items()} or None,
             "exclude": list(self.exclude),
         }
+
+
+def _warn_of_guesses(guessed: Mapping[str, Axes]) -> None:
+    path, axes = next(iter(guessed.items()))
+    warnings.warn(
+        f"AdaptiveGradientClipping does not know the units of {len(guessed)} variables, as their "
+        f"names do not tell which layers they belong to. It takes the axes that optax takes for "
+        f"their shapes: {dict(guessed)}. Pass AdaptiveGradientClipping(layers=model) to go by the "
+        f"layers. For a layer that is not one of Keras, pass axes={{{path!r}: {axes!r}}}, say.",
+        stacklevel=2,
+    )
 
 
 def _check_axes(axes: Any) -> dict[str, Axes]:

@@ -8,7 +8,7 @@ import keras
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.registry import deserialize, get, serialize
 from keras_clip.clippers.update import Update
-from keras_clip.layers.paths import match_paths, path_of
+from keras_clip.layers.paths import PathPatterns
 from keras_clip.types import Gradient, Variable
 
 _DEFAULT = "default_clipper"
@@ -33,9 +33,9 @@ class ClipperMap(Clipper):
 
     Raises:
         TypeError: `clipper_map` is no dict, a pattern no str, or a clipper no clipper.
-        ValueError: no clipper is given at all, or one instance twice. When the optimizer is
-            built: several patterns match one variable, or a pattern matches none; the message
-            lists the paths.
+        ValueError: no clipper is given at all, one instance twice, or a pattern is no regular
+            expression. When the optimizer is built: several patterns match one variable. At
+            the first step: a pattern matches no variable; the message lists the paths.
 
     Reference:
         The conventions of `keras.optimizers.OptimizerMap`, which lets a pattern that matches
@@ -60,6 +60,7 @@ class ClipperMap(Clipper):
             )
         self._map: dict[str, Clipper | None] = {}
         self._default = get(default_clipper)
+        self._patterns = PathPatterns("clipper_map")
         self._built = False
         self._grad_norms: dict[str, Variable] = {}
         for pattern, clipper in (clipper_map or {}).items():
@@ -67,8 +68,6 @@ class ClipperMap(Clipper):
 
     def __setitem__(self, pattern: str, clipper: Any) -> None:
         """Add a group; before the optimizer is made."""
-        if not isinstance(pattern, str):
-            raise TypeError(f"A pattern must be a str. Received: {pattern!r}.")
         if pattern in self._map:
             raise ValueError(f"{pattern!r} has the clipper {self._map[pattern]!r} already.")
         if self._owner is not None or self._built:
@@ -82,6 +81,7 @@ class ClipperMap(Clipper):
                 f"One {type(clipper).__name__} cannot serve two groups, as each has its own "
                 f"state. Make a new one for {pattern!r}."
             )
+        self._patterns.add(pattern)
         self._map[pattern] = clipper
 
     def __getitem__(self, pattern: str) -> Clipper | None:
@@ -109,6 +109,9 @@ class ClipperMap(Clipper):
     def _groups(self) -> dict[str, Clipper | None]:
         return {**self._map, _DEFAULT: self._default}
 
+    def _group_of(self, variable: Variable) -> str:
+        return self._patterns.of(variable) or _DEFAULT
+
     def claim(self, owner: str) -> None:
         """Note the optimizer it belongs to, as all groups are known by now."""
         if not self.members:
@@ -120,14 +123,9 @@ class ClipperMap(Clipper):
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Sort the variables into groups and build the clipper of each."""
-        paths = [path_of(variable) for variable in variables]
-        patterns = match_paths(list(self._map), paths, "clipper_map")
-        self._group_of = {
-            id(variable): pattern or _DEFAULT
-            for variable, pattern in zip(variables, patterns, strict=True)
-        }
+        self._patterns.build(variables)
         for index, (group, member) in enumerate(self._groups().items()):
-            own = [v for v in variables if self._group_of[id(v)] == group]
+            own = [v for v in variables if self._group_of(v) == group]
             if own:
                 norm = self.add_variable((), name=f"group_{index}_grad_norm")
                 self._grad_norms[group] = norm
@@ -137,8 +135,9 @@ class ClipperMap(Clipper):
 
     def clip(self, update: Update) -> list[Gradient]:
         """Clip each group by itself."""
+        self._patterns.check_all_used()
         clipped = list(update.gradients)
-        groups = [self._group_of[id(variable)] for variable in update.variables]
+        groups = [self._group_of(variable) for variable in update.variables]
         for group, member in self._groups().items():
             positions = [p for p, own in enumerate(groups) if own == group]
             if not positions:

@@ -1,35 +1,93 @@
 """Which pattern applies to which variable path."""
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+
+from keras_clip.types import Variable
 
 
-def path_of(variable: Any) -> str:
+def path_of(variable: Variable) -> str:
     """Return the path of a variable; of a native one of the backend, its name."""
     return str(getattr(variable, "path", None) or getattr(variable, "name", ""))
 
 
-def match_paths(patterns: Sequence[str], paths: Sequence[str], what: str) -> list[str | None]:
-    """Return, for each path, the pattern that applies to it, or None.
+class PathPatterns:
+    """Patterns for variables, and the variable that each applies to.
 
     A pattern that is the path itself goes before all others; otherwise the regular expression
     has to match the whole path, as `re.fullmatch` does.
 
     Args:
+        what: name of the argument that the patterns were given as, for messages.
         patterns: the patterns, each a str.
-        paths: `variable.path` of each variable.
-        what: name of the argument the patterns were given as, for messages.
+        may_overlap: bool, whether several patterns may match one path. Defaults to False.
 
     Raises:
         TypeError: a pattern is no str.
-        ValueError: a pattern is no regular expression, applies to no path, or two of them
-            match one path.
+        ValueError: a pattern is no regular expression.
     """
-    expressions = {pattern: _compiled(pattern, what) for pattern in patterns}
-    matches = [_match(path, expressions, what) for path in paths]
-    _check_all_used(expressions, paths, what)
-    return matches
+
+    def __init__(
+        self, what: str, patterns: Iterable[str] = (), *, may_overlap: bool = False
+    ) -> None:
+        self._what = what
+        self._may_overlap = may_overlap
+        self._expressions: dict[str, re.Pattern[str]] = {}
+        self._pattern_of: dict[int, str | None] = {}
+        self._paths: list[str] = []
+        self._unused: list[str] = []
+        for pattern in patterns:
+            self.add(pattern)
+
+    def add(self, pattern: str) -> None:
+        """Add a pattern."""
+        self._expressions[pattern] = _compiled(pattern, self._what)
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Find the pattern of each variable.
+
+        Raises:
+            ValueError: two patterns match one path.
+        """
+        self._paths = [path_of(variable) for variable in variables]
+        self._pattern_of = {
+            id(variable): self._match(path)
+            for variable, path in zip(variables, self._paths, strict=True)
+        }
+        # A pattern whose only paths are named exactly as well is redundant, not misspelled.
+        self._unused = [
+            pattern
+            for pattern, expression in self._expressions.items()
+            if pattern not in self._paths and not any(map(expression.fullmatch, self._paths))
+        ]
+
+    def of(self, variable: Variable) -> str | None:
+        """Return the pattern that applies to a variable, or None."""
+        return self._pattern_of.get(id(variable))
+
+    def check_all_used(self) -> None:
+        """Raise if a pattern applies to nothing.
+
+        To be called at a step, not at `build`: Keras also builds an optimizer while it loads a
+        model, with the variables that train then, or with none.
+        """
+        if self._unused:
+            raise ValueError(
+                f"{self._what} has patterns that match no variable: {self._unused}. A pattern has "
+                f"to match the whole path. The paths are: {self._paths}."
+            )
+
+    def _match(self, path: str) -> str | None:
+        if path in self._expressions:
+            return path
+        matching = [pattern for pattern, e in self._expressions.items() if e.fullmatch(path)]
+        if len(matching) > 1 and not self._may_overlap:
+            raise ValueError(
+                f"{self._what} has several patterns that match the variable {path!r}: {matching}. "
+                "Narrow them down so that one is left, or name the path itself, which goes before "
+                "patterns."
+            )
+        return matching[0] if matching else None
 
 
 def _compiled(pattern: str, what: str) -> re.Pattern[str]:
@@ -45,31 +103,3 @@ def _compiled(pattern: str, what: str) -> re.Pattern[str]:
             f"{what} has the pattern {pattern!r}, which is no regular expression: {error}. "
             "Give the whole path of a variable, or escape special characters by re.escape."
         ) from error
-
-
-def _match(path: str, expressions: dict[str, re.Pattern[str]], what: str) -> str | None:
-    if path in expressions:
-        return path
-    matching = [pattern for pattern, e in expressions.items() if e.fullmatch(path)]
-    if len(matching) > 1:
-        raise ValueError(
-            f"{what} has several patterns that match the variable {path!r}: {matching}. Narrow "
-            "them down so that one is left, or name the path itself, which goes before patterns."
-        )
-    return matching[0] if matching else None
-
-
-def _check_all_used(
-    expressions: dict[str, re.Pattern[str]], paths: Sequence[str], what: str
-) -> None:
-    # A pattern whose only paths are named exactly as well is redundant, not misspelled.
-    unused = [
-        pattern
-        for pattern, expression in expressions.items()
-        if pattern not in paths and not any(expression.fullmatch(path) for path in paths)
-    ]
-    if unused:
-        raise ValueError(
-            f"{what} has patterns that match no variable: {unused}. A pattern has to match the "
-            f"whole path. The paths are: {list(paths)}."
-        )

@@ -1,11 +1,17 @@
 """How far weights may be from zero."""
 
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from keras_clip.layers.given_layers import GivenLayers
+from keras_clip.layers.paths import path_of
+from keras_clip.layers.units import fan_in_by_shape
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
-from keras_clip.types import ThresholdValue
+from keras_clip.types import ThresholdValue, Variable
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -27,11 +33,17 @@ class WeightClipping:
         scale_by_fan_in: bool, whether the bound shrinks with the number of inputs that one
             output of the layer is a sum over. A bias has that of its layer's kernel; gains, and
             the rows of embeddings, have 1. Defaults to False.
+        layers: the model that is trained, a layer, or a list of them, which tell the fan-in of
+            their variables. They are asked when the optimizer is built; the config keeps the
+            answers, not the layers. Without it, the names of variables tell the fan-in of many;
+            for the others it is the product of all axes but the last, and a warning names them.
+            Defaults to None.
 
     Raises:
-        TypeError: `max_weight` is no number, schedule or callable, or `scale_by_fan_in` no
-            bool.
-        ValueError: `max_weight` is negative or NaN.
+        TypeError: `max_weight` is no number, schedule or callable, `scale_by_fan_in` no bool,
+            or `layers` no layers.
+        ValueError: `max_weight` is negative or NaN, or `layers` is given without
+            `scale_by_fan_in`; when the optimizer is built: `layers` has none of the variables.
 
     Reference:
         Arjovsky, Chintala, Bottou 2017, arXiv 1701.07875, for the fixed bound. Elsayed, Lan,
@@ -50,22 +62,81 @@ class WeightClipping:
     """
 
     max_weight = Threshold()
+    _owner: str | None = None
 
-    def __init__(self, max_weight: ThresholdValue = 0.01, *, scale_by_fan_in: bool = False) -> None:
+    def __init__(
+        self,
+        max_weight: ThresholdValue = 0.01,
+        *,
+        scale_by_fan_in: bool = False,
+        layers: Any = None,
+    ) -> None:
         if not isinstance(scale_by_fan_in, bool):
             raise TypeError(
                 "scale_by_fan_in must be True or False. "
                 f"Received: scale_by_fan_in={scale_by_fan_in!r}."
             )
+        if layers is not None and not scale_by_fan_in:
+            raise ValueError(
+                "layers tell the fan-in, which counts with scale_by_fan_in=True only. "
+                f"Received: layers={layers!r}, scale_by_fan_in=False."
+            )
         self.max_weight = max_weight
+        self._layers = GivenLayers(layers)
         self.scale_by_fan_in = scale_by_fan_in
+
+    def claim(self, owner: str) -> None:
+        """Note the optimizer it belongs to. Called by `ClippedOptimizer`."""
+        self.check_unclaimed()
+        self._owner = owner
+
+    def check_unclaimed(self) -> None:
+        """Raise if another optimizer has it, whose threshold it would share."""
+        if self._owner is not None:
+            raise ValueError(
+                f"This WeightClipping belongs to the optimizer {self._owner!r} already. Make a "
+                "new one for each optimizer."
+            )
+
+    def ratios(self, own: Sequence[Variable], variables: Sequence[Variable]) -> list[float]:
+        """Return the ratio of the bound to `max_weight`, for each variable that it bounds.
+
+        Args:
+            own: the variables it bounds.
+            variables: all that the optimizer trains.
+        """
+        if not self.scale_by_fan_in:
+            return [1.0] * len(own)
+        units = self._layers.units_of(variables)
+        fan_ins = {id(v): known.fan_in for v, known in zip(variables, units, strict=True)}
+        guessed = {path_of(v): fan_in_by_shape(v.shape) for v in own if fan_ins[id(v)] is None}
+        if guessed:
+            _warn_of_guesses(guessed)
+        found = [fan_ins[id(v)] or fan_in_by_shape(v.shape) for v in own]
+        # An empty variable has none.
+        return [1.0 / math.sqrt(max(fan_in, 1)) for fan_in in found]
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, `max_weight` as it stands now."""
         held = held_thresholds(self)["max_weight"]
-        return {"max_weight": held.get_config(), "scale_by_fan_in": self.scale_by_fan_in}
+        return {
+            "max_weight": held.get_config(),
+            "scale_by_fan_in": self.scale_by_fan_in,
+            "layers": self._layers.get_config(),
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "WeightClipping":
         """Make what `get_config` described."""
         return cls(**{**config, "max_weight": threshold_from_config(config["max_weight"])})
+
+
+def _warn_of_guesses(guessed: Mapping[str, int]) -> None:
+    warnings.warn(
+        f"WeightClipping does not know the fan-in of {len(guessed)} variables, as their names do "
+        "not tell which layers they belong to. It takes the product of all axes but the last: "
+        f"{dict(guessed)}. Pass WeightClipping(scale_by_fan_in=True, layers=model) to go by the "
+        "layers. For a layer that is not one of Keras, give its variables a bound without "
+        "scale_by_fan_in, by max_weight={path: bound, 'default': WeightClipping(...)}.",
+        stacklevel=2,
+    )

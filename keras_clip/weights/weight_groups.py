@@ -1,6 +1,5 @@
 """The bound of each variable that an optimizer trains."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,8 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_clip.layers.layouts import layouts_of
-from keras_clip.layers.paths import match_paths, path_of
+from keras_clip.layers.paths import PathPatterns
 from keras_clip.thresholds import held_thresholds
 from keras_clip.types import Tensor, Variable
 from keras_clip.weights.weight_clipping import WeightClipping
@@ -27,55 +25,62 @@ class WeightGroups:
 
     Raises:
         TypeError: it is none of these, or a pattern is no str.
-        ValueError: a number is negative or NaN, the dict is empty, or one `WeightClipping` is
-            given twice or to a second optimizer.
+        ValueError: a number is negative or NaN, the dict is empty, a pattern is no regular
+            expression, or one `WeightClipping` is given twice or to a second optimizer.
     """
 
     def __init__(self, max_weight: Any) -> None:
         self.has_patterns = isinstance(max_weight, Mapping)
         given = dict(max_weight) if self.has_patterns else {_DEFAULT: max_weight}
-        _check_patterns(given)
+        if not given:
+            raise ValueError(
+                "max_weight={} bounds no variable. Give path patterns with a bound each, or None."
+            )
+        self._patterns = PathPatterns("max_weight", [key for key in given if key != _DEFAULT])
         self.clippings = {key: _as_clipping(value) for key, value in given.items()}
         _check_distinct([c for c in self.clippings.values() if c is not None])
         self.variables: list[Variable] = []
+        self._dtype = "float32"
         self._ratios: dict[int, tuple[WeightClipping, float]] = {}
 
     def claim(self, owner: str) -> None:
         """Note the optimizer that the thresholds belong to."""
         for clipping in self.clippings.values():
             if clipping is not None:
-                _claim(clipping, owner)
+                clipping.claim(owner)
 
     def build(self, variables: Sequence[Variable], dtype: str) -> None:
         """Create the variables of the thresholds and assign each variable its group."""
-        paths = [path_of(variable) for variable in variables]
-        patterns = [key for key in self.clippings if key != _DEFAULT]
-        keys = match_paths(patterns, paths, "max_weight")
+        self._patterns.build(variables)
         self.variables = []
+        self._dtype = dtype
         for position, clipping in enumerate(self.clippings.values()):
             if clipping is not None:
                 held_thresholds(clipping)["max_weight"].build(self._maker(position, dtype))
         self._ratios = {}
-        ratios = self._ratios_by_fan_in(variables)
-        for variable, key, ratio in zip(variables, keys, ratios, strict=True):
-            group = self.clippings.get(_DEFAULT if key is None else key)
-            if group is not None:
-                self._ratios[id(variable)] = group, ratio if group.scale_by_fan_in else 1.0
-
-    def _ratios_by_fan_in(self, variables: Sequence[Variable]) -> list[float]:
-        if not any(c is not None and c.scale_by_fan_in for c in self.clippings.values()):
-            # Layouts cost a look at every object of the process.
-            return [1.0] * len(variables)
-        return [1.0 / math.sqrt(layout.fan_in) for layout in layouts_of(variables)]
+        for key, clipping in self.clippings.items():
+            if clipping is None:
+                continue
+            own = [v for v in variables if (self._patterns.of(v) or _DEFAULT) == key]
+            for variable, ratio in zip(own, clipping.ratios(own, variables), strict=True):
+                self._ratios[id(variable)] = clipping, ratio
 
     def _maker(self, position: int, dtype: str) -> "_VariableMaker":
         prefix = f"weight_group_{position}_" if self.has_patterns else ""
         return _VariableMaker(self.variables, prefix, dtype)
 
     def bounds(self, variables: Sequence[Variable], step: Tensor) -> list[tuple[Variable, Tensor]]:
-        """Return those of the variables that have a bound, and the bound, a scalar tensor."""
+        """Return those of the variables that have a bound, and the bound, a scalar tensor.
+
+        Raises:
+            ValueError: a pattern matches no variable.
+        """
+        self._patterns.check_all_used()
         grouped = [(v, *self._ratios[id(v)]) for v in variables if id(v) in self._ratios]
-        limits = {id(clipping): _evaluated(clipping.max_weight, step) for _, clipping, _ in grouped}
+        limits = {
+            id(clipping): _evaluated(clipping.max_weight, step, self._dtype)
+            for _, clipping, _ in grouped
+        }
         return [
             (variable, _bound(limits[id(clipping)], ratio, variable))
             for variable, clipping, ratio in grouped
@@ -152,19 +157,6 @@ def _as_clipping(value: Any) -> WeightClipping | None:
     return WeightClipping(value)
 
 
-def _check_patterns(given: Mapping[Any, Any]) -> None:
-    if not given:
-        raise ValueError(
-            "max_weight={} bounds no variable. Give path patterns with a bound each, or None."
-        )
-    for pattern in given:
-        if not isinstance(pattern, str):
-            raise TypeError(
-                "The keys of max_weight must be str: paths, regular expressions for them, or "
-                f"'default'. Received: {pattern!r}."
-            )
-
-
 def _check_distinct(clippings: Sequence[WeightClipping]) -> None:
     if len({id(clipping) for clipping in clippings}) < len(clippings):
         raise ValueError(
@@ -172,27 +164,13 @@ def _check_distinct(clippings: Sequence[WeightClipping]) -> None:
             "max_weight is a variable of its own."
         )
     for clipping in clippings:
-        _check_unclaimed(clipping)
+        clipping.check_unclaimed()
 
 
-def _check_unclaimed(clipping: WeightClipping) -> None:
-    owner = vars(clipping).get("_owner")
-    if owner is not None:
-        raise ValueError(
-            f"This WeightClipping belongs to the optimizer {owner!r} already. Make a new one for "
-            "each optimizer."
-        )
-
-
-def _claim(clipping: WeightClipping, owner: str) -> None:
-    _check_unclaimed(clipping)
-    vars(clipping)["_owner"] = owner
-
-
-def _evaluated(threshold: Any, step: Tensor) -> Tensor:
+def _evaluated(threshold: Any, step: Tensor, dtype: str) -> Tensor:
     if isinstance(threshold, keras.Variable):
         return threshold.value
-    return ops.convert_to_tensor(threshold(step))
+    return ops.convert_to_tensor(threshold(step), dtype=dtype)
 
 
 def _bound(limit: Tensor, ratio: float, variable: Variable) -> Tensor:

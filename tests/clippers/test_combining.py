@@ -123,7 +123,8 @@ class TestClipperMap:
         clipper = ClipByNorm()
         for make, error, message in (
             (lambda: ClipperMap(None, [("a", None)]), TypeError, "must be a dict.*Received"),
-            (lambda: ClipperMap(None, {3: None}), TypeError, "must be a str. Received: 3"),
+            (lambda: ClipperMap(None, {3: None}), TypeError, "variables by str.*Received: 3"),
+            (lambda: ClipperMap(None, {"(": None}), ValueError, "no regular expression"),
             (lambda: ClipperMap(3), TypeError, "clipper must be an instance.*Received"),
             (lambda: ClipperMap(clipper, {"a": clipper}), ValueError, "cannot serve two groups"),
             (

@@ -18,7 +18,11 @@ from tests.support.generated import (
     in_their_dtypes,
 )
 
-pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
+pytestmark = [
+    pytest.mark.exhaustive,  # arithmetic, the same on every Keras
+    # Of no layer, on purpose: such variables go by optax's rule.
+    pytest.mark.filterwarnings("ignore:AdaptiveGradientClipping does not know the units"),
+]
 
 generated = settings(
     max_examples=6,

@@ -159,7 +159,7 @@ class Whole:
 
 def gradients_for(optimizer, mesh):
     weights = placed(array(6, 2), Shard(0), mesh, torch.float32)
-    variable = keras.Variable(torch.nn.Parameter(weights))
+    variable = keras.Variable(torch.nn.Parameter(weights), name="kernel")
     optimizer.build([variable])
     optimizer.apply([placed(array(6, 2), Shard(0), mesh, torch.float32)], [variable])
 

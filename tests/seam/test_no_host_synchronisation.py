@@ -65,7 +65,10 @@ CASES = {
     "limited skips": lambda: {"nonfinite": "skip", "max_consecutive_skips": 1},
     "skip above": lambda: {"skip_above": 2.0},
     "max weight": lambda: {"max_weight": 0.5},
-    "max weight by fan-in": lambda: {"max_weight": WeightClipping(1.0, scale_by_fan_in=True)},
+    "max weight by fan-in": lambda: {
+        # The bias has no layer that would tell its inputs.
+        "max_weight": {"bias": 1.0, "default": WeightClipping(1.0, scale_by_fan_in=True)}
+    },
     **{name: lambda make=make: {"clipper": make()} for name, make in CLIPPERS.items()},
     **{
         f"{name}, skip above": lambda make=CLIPPERS[name]: {"clipper": make(), "skip_above": 2.0}

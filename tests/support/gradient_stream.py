@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-SHAPES = {"kernel": (4, 3), "bias": (3,), "convolution": (2, 2, 2), "scale": ()}
+SHAPES = {"kernel": (4, 3), "bias": (3,), "depthwise_kernel": (2, 2, 2), "scale": ()}
 
 
 def make_variables(seed: int = 0, dtype: str = "float32") -> list[Any]:

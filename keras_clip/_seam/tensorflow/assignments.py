@@ -11,7 +11,8 @@ from keras_clip.types import Tensor, Variable
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
     """Assign as Keras's own updates do: of all replicas together, each replica its copy."""
-    native = [getattr(variable, "value", variable) for variable in variables]
+    # A `tf.Variable` has a `value`, too: a method.
+    native = [v if isinstance(v, tf.Variable) else v.value for v in variables]
     tf.__internal__.distribute.interim.maybe_merge_call(
         _clamp_on_each_replica, tf.distribute.get_strategy(), native, list(bounds)
     )
