@@ -10,6 +10,8 @@ from tests.support.models import data, make_model
 
 BACKEND = keras.config.backend()
 
+pytestmark = pytest.mark.filterwarnings("ignore:This step is compiled:UserWarning")
+
 
 def model(initial_scale=8.0, **options):
     wrapper = ClippedOptimizer("sgd", nonfinite="skip", **options)
