@@ -48,6 +48,7 @@ class Applying:
 
     def apply(self, gradients: Gradients, variables: Sequence[Variable]) -> None:
         """Update, or add to an update that takes the gradients of several batches."""
+        self.weights.check_patterns()
         batch = self.inner.reduced(self.inner.batch(gradients, variables))
         if not self.inner.accumulates:
             self._update(batch)

@@ -192,6 +192,9 @@ class TestZero:
         np.testing.assert_allclose(table.numpy(), [[0, 0], [0, -2], [0, 0]], rtol=1e-6)
 
 
+MESSAGE_OF_A_GRAPH = r"Reasons and variables:\] \[gradients that are not finite bias\]"
+
+
 class TestRaise:
     def test_an_eager_step_raises_and_names_the_variables(self):
         optimizer = ClippedOptimizer("adam", 1.0, nonfinite="raise")
@@ -208,7 +211,7 @@ class TestRaise:
         import tensorflow as tf
 
         optimizer = ClippedOptimizer("adam", 1.0, nonfinite="raise")
-        with pytest.raises(tf.errors.InvalidArgumentError, match=r"gradients of: \] \[bias\]"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=MESSAGE_OF_A_GRAPH):
             run(optimizer, stream_with(np.inf), compiled=True)
 
     @pytest.mark.skipif(keras.config.backend() == "torch", reason="XLA compiles the others")

@@ -196,7 +196,8 @@ class Skipping:
         reasons = [reason for reason in _REASONS if reason in names]
         variables = [name for name in names if name not in _REASONS]
         concerned = f" Not finite are the gradients of: {', '.join(variables)}" if variables else ""
-        # A reason is not known yet where TensorFlow puts this text into a graph.
+        if not names:  # TensorFlow puts this text into a graph and adds the names to it.
+            concerned = " Reasons and variables:"
         if self.nonfinite == "raise" and reasons[:1] in ([], [_REASONS[0]]):
             return NonFiniteGradientError(
                 "Gradients are NaN or infinite, and nonfinite='raise'. The update was not "

@@ -69,13 +69,12 @@ class WeightGroups:
         prefix = f"weight_group_{position}_" if self.has_patterns else ""
         return _VariableMaker(self.variables, prefix, dtype)
 
-    def bounds(self, variables: Sequence[Variable], step: Tensor) -> list[tuple[Variable, Tensor]]:
-        """Return those of the variables that have a bound, and the bound, a scalar tensor.
-
-        Raises:
-            ValueError: a pattern matches no variable.
-        """
+    def check_patterns(self) -> None:
+        """Raise ValueError if a pattern matches no variable."""
         self._patterns.check_all_used()
+
+    def bounds(self, variables: Sequence[Variable], step: Tensor) -> list[tuple[Variable, Tensor]]:
+        """Return those of the variables that have a bound, and the bound, a scalar tensor."""
         grouped = [(v, *self._ratios[id(v)]) for v in variables if id(v) in self._ratios]
         limits = {
             id(clipping): _evaluated(clipping.max_weight, step, self._dtype)
