@@ -6,26 +6,27 @@ from typing import Any, Self
 import keras
 
 from keras_clip._seam import backend, keras_private
-from keras_clip._seam.inherited_state import InheritedState, inner_of
+from keras_clip._seam.inherited_state import InheritedState
 from keras_clip._seam.inner_optimizer import InnerOptimizer
 from keras_clip._seam.loss_scale import tell_of_overflows
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.applying import Applying
 from keras_clip.clippers import ClipByGlobalNorm, Clipper
 from keras_clip.clippers.registry import deserialize, get_member
-from keras_clip.records.history import History, Record
+from keras_clip.readings import Readings
+from keras_clip.records.history import History
 from keras_clip.records.variable_norms import VariableNorms
 from keras_clip.saving import SavedState
 from keras_clip.skipping.decision import Skipping
-from keras_clip.skipping.nonfinite import NonFinitePolicy
+from keras_clip.skipping.nonfinite import NonFinitePolicy, check_skip_above
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
-from keras_clip.types import Gradients, Optimizer, Tensor, ThresholdValue, Variable
+from keras_clip.types import Gradients, Optimizer, ThresholdValue, Variable
 from keras_clip.weights.weight_groups import WeightGroups, max_weight_from_config
 from keras_clip.wrappable import check_wrappable, get_optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
-class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ignore[misc]
+class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  # type: ignore[misc]
     """Clip gradients right before the wrapped optimizer uses them.
 
     `inner_optimizer.update(clip(gradients))`, where the gradients are the whole batch's:
@@ -122,8 +123,7 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self.skip_above = skip_above
         held = held_thresholds(self)["skip_above"]
         skipping = Skipping(nonfinite, max_consecutive_skips, held)
-        if skip_above is not None:
-            _check_has_running_threshold(chosen, skip_above)
+        check_skip_above(skip_above, chosen)
         chosen.claim(self.name)
         weight_groups.claim(self.name)
         self.clipper = chosen
@@ -206,85 +206,6 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         self.build(variables or [])
 
     @property
-    def grad_norm(self) -> Variable:
-        """Global norm before clipping of the latest update: a scalar variable on the device.
-
-        0 before the first update. Micro-batches of a gradient accumulation do not move it.
-        Reading its value is the only moment at which the host waits for the device.
-        """
-        return self._once_built("_grad_norm", vars(self))
-
-    @property
-    def history(self) -> Record:
-        """The latest `history_size` updates, as NumPy columns in order of time: a record.
-
-        - `step`: number of updates before it, applied or skipped.
-        - `grad_norm`: global norm before clipping.
-        - `clip_threshold`: of the global norm; NaN for a clipper that limits something else.
-        - `clip_scale`: norm after clipping over norm before, 1 where nothing was clipped, 0
-          where the update was skipped.
-        - `skipped`: whether the update was not applied.
-
-        Micro-batches of a gradient accumulation are no updates. Reading it waits for the device.
-        """
-        return self._history.read()
-
-    @property
-    def history_size(self) -> int:
-        """How many updates `history` goes back; fixed, as steps are compiled."""
-        return self._history.size
-
-    def record_variable_norms(self, every: int = 10, size: int = 1000) -> None:
-        """Keep the norm of each variable's gradient, for `variable_norms`.
-
-        To be called before the first step is compiled: one that is goes on without.
-        `keras_clip.ClipMonitor` calls it for `per_variable=True`. What it keeps is not saved with
-        the optimizer.
-
-        Args:
-            every: int of at least 1, keeps those of each so many updates. Those of the first
-                update whose global norm is NaN or infinite are kept, too. Defaults to 10.
-            size: int of at least 1, how many times are kept, the oldest making way. Defaults
-                to 1000; takes 4 bytes for each variable and time.
-
-        Raises:
-            TypeError: an argument is no int.
-            ValueError: an argument is below 1, or norms are recorded with other arguments.
-        """
-        self._variable_norms.start(every, size)
-        if self.built:
-            with backend.scope_of(self.grad_norm):
-                known = keras_private.trainable_variables(self.inner_optimizer)
-                self._variable_norms.build(self, known)
-
-    @property
-    def variable_norms(self) -> Record:
-        """Norms by variable path, as NumPy columns in order of time, beside their `step`.
-
-        Of gradients before clipping, 0 where a variable had none. Without columns of norms
-        unless `record_variable_norms` was called.
-        """
-        return self._variable_norms.read()
-
-    @property
-    def skipped_steps(self) -> Variable:
-        """Number of updates that were not applied at all: a scalar variable."""
-        return self._once_built("skipped_steps", vars(self._skipping))
-
-    @property
-    def zeroed_steps(self) -> Variable:
-        """Number of updates of which `nonfinite="zero"` set entries to 0: a scalar variable."""
-        return self._once_built("zeroed_steps", vars(self._skipping))
-
-    def _once_built(self, name: str, attributes: Mapping[str, Any]) -> Variable:
-        if attributes.get(name) is None:
-            raise AttributeError(
-                f"{name.removeprefix('_')} is known once the optimizer is built: after "
-                "optimizer.build(variables), or after the first step."
-            )
-        return attributes[name]
-
-    @property
     def nonfinite(self) -> str:
         """What is done about gradients that are not finite; fixed, as steps are compiled."""
         return self._skipping.nonfinite
@@ -293,21 +214,6 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
     def max_consecutive_skips(self) -> int | None:
         """How many updates may be skipped in a row; fixed, as steps are compiled."""
         return self._skipping.max_consecutive_skips
-
-    def raise_if_nonfinite(self) -> None:
-        """Raise the error of `nonfinite="raise"` or `max_consecutive_skips`, if one is due.
-
-        For steps that cannot raise it themselves, being compiled by XLA or `torch.compile` or
-        run on another device than the processor: there the updates are skipped until this is
-        called. It waits for the device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at
-        the end of each batch.
-
-        Raises:
-            NonFiniteGradientError: with `nonfinite="raise"`, names the variables.
-            TooManySkipsError: more than `max_consecutive_skips` in a row were skipped.
-        """
-        self._skipping.watch(True)
-        self._skipping.raise_if_due()
 
     @property
     def max_norm(self) -> Any:
@@ -346,66 +252,25 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
         inherited = [] if inner is None else inner.variables
         return [*inherited, *keras_private.own_variables(self)]
 
-    @property
-    def iterations(self) -> Any:
-        """The wrapped optimizer's number of updates."""
-        return inner_of(self).iterations
-
-    @property
-    def learning_rate(self) -> Any:
-        """The wrapped optimizer's learning rate."""
-        return inner_of(self).learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: Any) -> None:
-        inner_of(self).learning_rate = value
-
-    def scale_loss(self, loss: Tensor) -> Tensor:
-        """Scale the loss as the wrapped optimizer does."""
-        return self.inner_optimizer.scale_loss(loss)
-
-    def exclude_from_weight_decay(self, *args: Any, **kwargs: Any) -> None:
-        """Exclude variables from the wrapped optimizer's weight decay."""
-        self.inner_optimizer.exclude_from_weight_decay(*args, **kwargs)
-
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
-        """Overwrite variables as the wrapped optimizer does at the end of training."""
-        self.inner_optimizer.finalize_variable_values(var_list)
+        """Overwrite variables as the wrapped optimizer does at the end of training, and raise."""
+        super().finalize_variable_values(var_list)
         # `fit` comes here when it ends. An error that nobody watched for is raised now.
         self._skipping.watch(False)
         self._skipping.raise_if_due()
 
-    def __getattr__(self, name: str) -> Any:
-        """Find what the wrapper lacks, `beta_1` for one, on the wrapped optimizer."""
-        if isinstance(getattr(type(self), name, None), property):
-            # Python comes here when a property raises AttributeError; its message is the
-            # one to show.
-            return getattr(type(self), name).fget(self)
-        # Frameworks keep their bookkeeping in private attributes; that is not shared.
-        if name.startswith("_") or "inner_optimizer" not in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.inner_optimizer, name)
-
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute of the wrapped optimizer there, where it has an effect."""
+        """Refuse what steps are compiled with; set a threshold past Keras's tracking."""
         if name in ("inner_optimizer", "clipper") and name in vars(self):
             raise AttributeError(
                 f"{name} is fixed when the ClippedOptimizer is made, as steps are compiled with "
                 f"it. Make a new ClippedOptimizer. Received: {name}={value!r}."
             )
         if isinstance(getattr(type(self), name, None), Threshold):
-            # Past Keras's tracking, which reads an attribute before it is first written.
+            # Keras's tracking reads an attribute before it is first written.
             object.__setattr__(self, name, value)
-        elif self._belongs_to_inner(name):
-            setattr(self.inner_optimizer, name, value)
         else:
             super().__setattr__(name, value)
-
-    def _belongs_to_inner(self, name: str) -> bool:
-        inner = vars(self).get("inner_optimizer")
-        if inner is None or name.startswith("_"):
-            return False
-        return name not in vars(self) and not hasattr(type(self), name) and hasattr(inner, name)
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set all of `variables`, in their order."""
@@ -422,25 +287,6 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
             )
         for variable, weight in zip(variables, weights, strict=True):
             variable.assign(weight)
-
-    def save_own_variables(self, store: Any) -> None:
-        """Store the wrapped optimizer's variables, in the place and form of its own file.
-
-        Keras stores the wrapper's own state by itself: see `keras_clip.saving`.
-        """
-        self.inner_optimizer.save_own_variables(store)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Restore the wrapped optimizer's variables, also from the file of a bare optimizer."""
-        self.inner_optimizer.load_own_variables(store)
-
-    def __dir__(self) -> list[str]:
-        """List the wrapped optimizer's attributes in its place.
-
-        Keras saves every object that `dir` lists, and this one saves the wrapped optimizer.
-        """
-        inner = [name for name in dir(vars(self).get("inner_optimizer")) if name[0] != "_"]
-        return sorted({*super().__dir__(), *inner} - {"inner_optimizer"})
 
     def _saved_variables(self) -> dict[str, Variable]:
         # Names of the wrapper's own have no dot, so that no two of these can be the same.
@@ -481,15 +327,6 @@ class ClippedOptimizer(InheritedState, keras.optimizers.Optimizer):  # type: ign
                 made[name] = threshold_from_config(made[name], custom_objects)
         made["max_weight"] = max_weight_from_config(made.get("max_weight"), custom_objects)
         return cls(**made)
-
-
-def _check_has_running_threshold(clipper: Clipper, skip_above: Any) -> None:
-    if not clipper.has_running_threshold:
-        raise ValueError(
-            "skip_above is a multiple of the clipper's threshold for one norm, and "
-            f"{type(clipper).__name__} has none. Use ClipByGlobalNorm, AutoClip or ZClip, or leave "
-            f"skip_above out. Received: skip_above={skip_above!r}."
-        )
 
 
 def _choose_clipper(max_norm: ThresholdValue | None, clipper: Any) -> Clipper:

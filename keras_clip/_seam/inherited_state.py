@@ -1,8 +1,9 @@
 """State that a wrapper shows as its own and the wrapped optimizer holds."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from keras_clip.types import Optimizer, Variable
+from keras_clip.types import Optimizer, Tensor, Variable
 
 
 def inner_of(wrapper: Any) -> Optimizer:
@@ -68,15 +69,80 @@ class InheritedState:
     _model_variables_moving_average = Inherited()
     _accumulated_gradients = Inherited()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Pass inherited attributes on; Keras would otherwise track and save them here too."""
-        if isinstance(getattr(type(self), name, None), Inherited):
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     def _track_variable(self, variable: Variable) -> None:
         # The counter that `Optimizer.__init__` makes is the one variable before there is a
         # wrapped optimizer, whose counter it stands for.
         if "inner_optimizer" in vars(self):
             super()._track_variable(variable)  # type: ignore[misc]
+
+    @property
+    def iterations(self) -> Any:
+        """The wrapped optimizer's number of updates."""
+        return inner_of(self).iterations
+
+    @property
+    def learning_rate(self) -> Any:
+        """The wrapped optimizer's learning rate."""
+        return inner_of(self).learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        inner_of(self).learning_rate = value
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Scale the loss as the wrapped optimizer does."""
+        return inner_of(self).scale_loss(loss)
+
+    def exclude_from_weight_decay(self, *args: Any, **kwargs: Any) -> None:
+        """Exclude variables from the wrapped optimizer's weight decay."""
+        inner_of(self).exclude_from_weight_decay(*args, **kwargs)
+
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Overwrite variables as the wrapped optimizer does at the end of training."""
+        inner_of(self).finalize_variable_values(var_list)
+
+    def __getattr__(self, name: str) -> Any:
+        """Find what the wrapper lacks, `beta_1` for one, on the wrapped optimizer."""
+        if isinstance(getattr(type(self), name, None), property):
+            # Python comes here when a property raises AttributeError; its message is the
+            # one to show.
+            return getattr(type(self), name).fget(self)
+        # Frameworks keep their bookkeeping in private attributes; that is not shared.
+        if name.startswith("_") or "inner_optimizer" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(inner_of(self), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute of the wrapped optimizer there, where it has an effect."""
+        if isinstance(getattr(type(self), name, None), Inherited):
+            # Keras would otherwise track and save it here too.
+            object.__setattr__(self, name, value)
+        elif self._belongs_to_inner(name):
+            setattr(inner_of(self), name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _belongs_to_inner(self, name: str) -> bool:
+        inner = vars(self).get("inner_optimizer")
+        if inner is None or name.startswith("_"):
+            return False
+        return name not in vars(self) and not hasattr(type(self), name) and hasattr(inner, name)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Store the wrapped optimizer's variables, in the place and form of its own file.
+
+        Keras stores the wrapper's own state by itself: see `keras_clip.saving`.
+        """
+        inner_of(self).save_own_variables(store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restore the wrapped optimizer's variables, also from the file of a bare optimizer."""
+        inner_of(self).load_own_variables(store)
+
+    def __dir__(self) -> list[str]:
+        """List the wrapped optimizer's attributes in its place.
+
+        Keras saves every object that `dir` lists, and this one saves the wrapped optimizer.
+        """
+        inner = [name for name in dir(vars(self).get("inner_optimizer")) if name[0] != "_"]
+        return sorted({*super().__dir__(), *inner} - {"inner_optimizer"})

@@ -3,7 +3,6 @@
 import io
 import os
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,11 @@ def new_figure(height: float) -> Any:
     """
     from matplotlib.figure import Figure
 
-    figure: Any = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure._repr_png_ = partial(_rendered, figure, "png")
-    return figure
+    class ShownByItself(Figure):
+        def _repr_png_(self) -> bytes:
+            return _rendered(self, "png")
+
+    return ShownByItself(figsize=(WIDTH, height), layout="constrained")
 
 
 def _rendered(figure: Any, suffix: str) -> bytes:

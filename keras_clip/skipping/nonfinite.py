@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.clippers import Clipper
 from keras_clip.norms.global_norm import norm_of_tensors
 from keras_clip.types import Gradient, Tensor
 
@@ -47,6 +48,16 @@ def check_limit(max_consecutive_skips: Any, may_skip: bool) -> None:
             "max_consecutive_skips limits updates that are skipped, and here none ever is. Set "
             "nonfinite='skip' or skip_above as well, or leave it out. Received: "
             f"max_consecutive_skips={max_consecutive_skips!r}."
+        )
+
+
+def check_skip_above(skip_above: Any, clipper: Clipper) -> None:
+    """Raise if the clipper has no threshold for `skip_above` to be a multiple of."""
+    if skip_above is not None and not clipper.has_running_threshold:
+        raise ValueError(
+            "skip_above is a multiple of the clipper's threshold for one norm, and "
+            f"{type(clipper).__name__} has none. Use ClipByGlobalNorm, AutoClip or ZClip, or leave "
+            f"skip_above out. Received: skip_above={skip_above!r}."
         )
 
 

@@ -30,8 +30,10 @@ ALLOWED = {
     "records": {"types", "layers", "_seam", "norms", "clippers", "records"},
     "applying": {"types", "_seam", "clippers", "records", "skipping", "weights"},
     "saving": {"types", "_seam", "records"},
+    "readings": {"types", "_seam", "records", "skipping"},
     "optimizer": {
         "applying",
+        "readings",
         "saving",
         "types",
         "thresholds",
