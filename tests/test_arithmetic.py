@@ -183,8 +183,18 @@ def test_small_and_large_tensors_at_every_magnitude(magnitude):
     assert float(norm) == pytest.approx(reference.global_norm(gradients), rel=1e-6)
 
 
-def test_a_norm_that_float32_cannot_hold_is_infinite():
-    assert float(keras_clip.global_norm(as_tensors([np.float32([3e38, 3e38])]))) == math.inf
+def test_a_norm_that_float32_cannot_hold_is_the_largest_number():
+    """An infinite norm says that an entry is infinite."""
+    norm = float(keras_clip.global_norm(as_tensors([np.float32([3e38, 3e38])])))
+    assert norm == np.finfo("float32").max
+    assert float(keras_clip.global_norm(as_tensors([np.float32([3e38, np.inf])]))) == math.inf
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 1e-20, 0.5, 1e38])
+def test_gradients_whose_norm_float32_cannot_hold_are_clipped(max_norm):
+    gradients = [np.full(5, 3e38, "float32"), np.float32([[-1e38, 0.0]]), np.float32([1e37])]
+    clipped, _ = clip(gradients, max_norm)
+    assert_close(clipped, reference.clip_by_global_norm(gradients, max_norm))
 
 
 def test_threshold_may_be_a_variable():

@@ -1,4 +1,4 @@
-"""A clip has the derivative of its formula, for who differentiates through it."""
+"""A clip and a norm have the derivatives of their formulas, checked by differences in float64."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 
 import keras_clip
 from keras_clip import Update
+from keras_clip.norms.global_norm import norm_of_tensors
 from tests.seam.test_jax_loops import differentiates_barriers
 
 backend = keras.config.backend()
@@ -13,31 +14,46 @@ pytestmark = pytest.mark.skipif(
     backend == "jax" and not differentiates_barriers(), reason="this JAX differentiates no barrier"
 )
 
-GRADIENT, DIRECTION = np.float32([3.0, 4.0]), np.float32([1.0, 2.0])
-NORM = 5.0
+DIRECTION = np.float32([1.0, 2.0])
 
 
 def derivative(function, array):
     if backend == "jax":
         import jax
 
-        return jax.grad(function)(array)
+        return np.asarray(jax.grad(function)(array))
     if backend == "torch":
         import torch
 
         tensor = torch.tensor(array, requires_grad=True)
         function(tensor).backward()
-        return tensor.grad
+        return tensor.grad.numpy()
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
         tensor = tf.Variable(array)
         result = function(tf.convert_to_tensor(tensor))
-    return tape.gradient(result, tensor)
+    return tape.gradient(result, tensor).numpy()
+
+
+def by_differences(function, array):
+    """Central differences in float64, by a part of the array's own size."""
+    array = array.astype("float64")
+    step = 1e-6 * (np.abs(array).max() or 1.0)
+    return np.array(
+        [
+            (function(array + step * unit) - function(array - step * unit)) / (2.0 * step)
+            for unit in np.eye(len(array))
+        ]
+    )
 
 
 def clipped_by_global_norm(values, max_norm):
     return keras_clip.clip_by_global_norm([values], max_norm)[0][0]
+
+
+def clipped_by_tensor(values, max_norm):
+    return clipped_by_global_norm(values, keras.ops.convert_to_tensor(np.float32(max_norm)))
 
 
 def clipped_by_norm(values, max_norm):
@@ -45,13 +61,80 @@ def clipped_by_norm(values, max_norm):
     return Update([values], [None], 0).scaled_each_to_norm(limit)[0]
 
 
-@pytest.mark.parametrize("clip", [clipped_by_global_norm, clipped_by_norm])
-@pytest.mark.parametrize("max_norm", [2.5, 50.0])
-def test_the_norm_counts(clip, max_norm):
+def clipped_in_numpy(values, max_norm):
+    norm = np.linalg.norm(values)
+    return values * (max_norm / norm if norm > max_norm else 1.0)
+
+
+CASES = [
+    ([3.0, 4.0], 2.5),
+    ([3.0, 4.0], 50.0),
+    ([3.0, 4.0], np.inf),
+    ([3.0, 4.0], 0.0),
+    ([3e10, 4e10], 1.0),
+    ([3e25, 4e25], 2.5),
+    ([3e25, 4e25], 1e30),
+    ([3e-25, 4e-25], 2.5),
+    ([3e-25, 4e-25], 1e-25),
+    ([0.0, 0.0], 2.5),
+    ([0.0, 4.0], 2.5),
+]
+
+
+@pytest.mark.parametrize("gradient, max_norm", CASES)
+@pytest.mark.parametrize("clip", [clipped_by_global_norm, clipped_by_tensor, clipped_by_norm])
+def test_of_a_clip(clip, gradient, max_norm):
     direction = keras.ops.convert_to_tensor(DIRECTION)
-    found = derivative(lambda v: keras.ops.sum(clip(v, max_norm) * direction), GRADIENT)
-    unit = GRADIENT / NORM
-    expected = (DIRECTION - unit * (unit @ DIRECTION)) * max_norm / NORM
-    if max_norm > NORM:
-        expected = DIRECTION
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    found = derivative(
+        lambda values: keras.ops.sum(clip(values, max_norm) * direction), np.float32(gradient)
+    )
+    expected = by_differences(
+        lambda values: clipped_in_numpy(values, max_norm) @ DIRECTION.astype("float64"),
+        np.float32(gradient),
+    )
+    np.testing.assert_allclose(
+        found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max(initial=0.0)
+    )
+
+
+GRADIENTS = [[3.0, 4.0], [3e25, 4e25], [3e-25, 4e-25], [0.0, 4.0]]
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, np.inf])
+def test_of_a_norm(p, gradient):
+    if p == 1.0:
+        gradient = [max(gradient[0], 0.5 * gradient[1]), gradient[1]]  # no corner
+    found = derivative(lambda values: norm_of_tensors([values], p), np.float32(gradient))
+    expected = by_differences(lambda values: np.linalg.norm(values, p), np.float32(gradient))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("p", [2.0, 3.0])
+def test_of_a_norm_at_zero_is_zero(p):
+    """No norm has a derivative there; 0 is one of the slopes that torch and optax take."""
+    found = derivative(lambda values: norm_of_tensors([values], p), np.float32([0.0, 0.0]))
+    np.testing.assert_array_equal(found, [0.0, 0.0])
+
+
+@pytest.mark.skipif(backend != "jax", reason="two derivatives at once are JAX's")
+@pytest.mark.parametrize("gradient, max_norm", [([3.0, 4.0], 2.5), ([3e-3, 4e-3], 1e-3)])
+def test_of_a_derivative(gradient, max_norm):
+    """Second derivatives, along the direction: for who learns how to learn."""
+    import jax
+
+    def along(values):
+        return keras.ops.sum(clipped_by_tensor(values, max_norm) * DIRECTION)
+
+    found = jax.jacfwd(jax.grad(along))(np.float32(gradient))
+    gradient = np.float32(gradient).astype("float64")
+
+    def first(values):
+        norm = np.linalg.norm(values)
+        unit = values / norm
+        return (DIRECTION - unit * (unit @ DIRECTION)) * max_norm / norm
+
+    step = 1e-6 * np.abs(gradient).max()
+    units = np.eye(2)
+    rows = [(first(gradient + step * u) - first(gradient - step * u)) / (2 * step) for u in units]
+    np.testing.assert_allclose(found, np.transpose(rows), rtol=1e-4)

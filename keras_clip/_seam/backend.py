@@ -66,10 +66,12 @@ class Backend(abc.ABC):
         norm: Tensor,
         max_norm: Tensor,
         overwritable: Sequence[Variable],
+        norm_type: float = 2.0,
     ) -> list[Gradient]:
         """Multiply all gradients by `min(1, max_norm / norm)`.
 
-        If `overwritable` holds their variables, torch may scale each `.grad` in place.
+        If `overwritable` holds their variables, torch may scale each `.grad` in place. A norm
+        above the range is measured again, as the `norm_type`-norm of smaller gradients.
         """
 
     @abc.abstractmethod

@@ -1,6 +1,5 @@
 """Clipping of each variable's gradient by a moving average of its own norms."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,8 @@ from keras_clip._seam import backend
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.hyperparameters import check_count, check_finite
 from keras_clip.clippers.update import Update
+from keras_clip.norms import floating_point
+from keras_clip.norms.global_norm import norm_of_tensors
 from keras_clip.thresholds import Threshold, check_number
 from keras_clip.types import Gradient, Tensor, ThresholdValue, Variable
 
@@ -86,10 +87,9 @@ class AdaGC(Clipper):
         self.max_norm = max_norm
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Create a gamma for each variable, infinite until it is known, and the counter."""
+        """Create a gamma for each variable, 0 until it is known, and the counter."""
         self._places = {id(variable): place for place, variable in enumerate(variables)}
-        infinite = keras.initializers.Constant(math.inf)
-        self.gamma = self.add_variable((len(variables),), initializer=infinite, name="gamma")
+        self.gamma = self.add_variable((len(variables),), name="gamma")
         self.count = self.add_variable((), dtype="int32", name="count")
 
     def clip(self, update: Update) -> list[Gradient]:
@@ -109,18 +109,33 @@ class AdaGC(Clipper):
     def _in_warm_up(self, norms: Tensor, gamma: Tensor, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norms to scale to, and the gammas that follow."""
         max_norm = ops.cast(update.evaluate(self.max_norm), self.dtype)
-        divisor = ops.cast(update.global_norm, self.dtype) + self.eps
-        # The quotient first: max_norm / divisor alone may underflow.
-        targets = backend.where(divisor > max_norm, norms / divisor * max_norm, norms)
-        is_smallest = ops.logical_and(targets > 0, targets < gamma)
+        norm = ops.cast(update.global_norm, self.dtype) + self.eps
+        is_above = norm > max_norm
+        limit = backend.where(is_above, max_norm, ops.ones_like(max_norm))
+        # The quotient first: limit / norm alone may underflow.
+        targets = backend.where(is_above, self._shares(norms, norm) * limit, norms)
+        is_smallest = ops.logical_or(gamma == 0, targets < gamma)
+        is_smallest = ops.logical_and(targets > 0, is_smallest)
         return targets, backend.where(is_smallest, targets, gamma)
+
+    def _shares(self, norms: Tensor, norm: Tensor) -> Tensor:
+        """Return `norms / norm`, by smaller numbers where the type does not hold the norm."""
+        shrunk = norms * floating_point.shrinking_factor(self.dtype)
+        in_range = floating_point.is_in_range(norm)
+        divisor = backend.where(in_range, norm, norm_of_tensors([shrunk]))
+        divisor = backend.where(divisor > 0, divisor, ops.ones_like(divisor))
+        return backend.where(in_range, norms, shrunk) / divisor
 
     def _after_warm_up(self, norms: Tensor, gamma: Tensor, update: Update) -> tuple[Tensor, Tensor]:
         clip_ratio = ops.cast(update.evaluate(self.clip_ratio), self.dtype)
-        known = backend.where(ops.isinf(gamma), norms, gamma)
+        known = backend.where(gamma == 0, norms, gamma)
         limits = clip_ratio * known
         is_above = norms > limits
-        targets = backend.where(is_above, norms / (norms + self.eps) * limits, norms)
+        one = ops.ones_like(norms)
+        shrunk_by_eps = backend.where(is_above, norms, one) / backend.where(
+            is_above, norms + self.eps, one
+        )
+        targets = backend.where(is_above, shrunk_by_eps * limits, norms)
         entering = backend.where(is_above, limits, norms)
         moved = self.beta * known + (1.0 - self.beta) * entering
         return targets, backend.where(entering > 0, moved, gamma)

@@ -27,7 +27,7 @@ class AutoClip(Clipper):
     With a low percentile most updates are clipped, about 90 % of them at 10, so that steps
     have nearly one length. A history may hold zeros: a threshold of 0 makes gradients zero
     until enough larger norms have been seen, which `percentile=0` sees only once the zero has
-    left the history. The latest threshold is in the variable `threshold`.
+    left the history. The latest threshold is in the variable `threshold`, 0 before the first.
 
     Args:
         percentile: from 0 to 100, the percentage of the norms that lies below the threshold,
@@ -64,14 +64,15 @@ class AutoClip(Clipper):
         self.history_size = check_count("history_size", history_size, minimum=1)
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Create the history, in order of arrival and sorted, empty places being infinite."""
+        """Create the history, in order of arrival and sorted, and the number of norms it holds."""
         del variables
-        infinite = keras.initializers.Constant(math.inf)
         shape = (self.history_size,)
-        self.norms = self.add_variable(shape, initializer=infinite, name="norms")
-        self.sorted_norms = self.add_variable(shape, initializer=infinite, name="sorted_norms")
+        self.norms = self.add_variable(shape, initializer=sorted_window.empty, name="norms")
+        self.sorted_norms = self.add_variable(
+            shape, initializer=sorted_window.empty, name="sorted_norms"
+        )
         self.count = self.add_variable((), dtype="int32", name="count")
-        self.threshold = self.add_variable((), initializer=infinite, name="threshold")
+        self.threshold = self.add_variable((), name="threshold")
 
     def clip(self, update: Update) -> list[Gradient]:
         """Add the norm to the history and scale to the percentile of it."""
@@ -96,7 +97,9 @@ class AutoClip(Clipper):
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norm, and the percentile of the norms before it, +inf if there are none."""
-        return update.global_norm, self._percentile_of_history(update)
+        threshold = self._percentile_of_history(update)
+        none_yet = ops.zeros_like(threshold) + math.inf
+        return update.global_norm, backend.where(self.count.value > 0, threshold, none_yet)
 
     def used_threshold(self, update: Update) -> Tensor | None:
         """Return the latest threshold."""

@@ -63,7 +63,7 @@ class ClipByGlobalNorm(Clipper):
     def clip(self, update: Update) -> list[Gradient]:
         """Scale by `max_norm / norm` where the norm is above the threshold."""
         threshold = update.evaluate(self.max_norm)
-        return update.scaled_to_norm(self._norm(update), threshold)
+        return update.scaled_to_norm(self._norm(update), threshold, self.norm_type)
 
     def _norm(self, update: Update) -> Tensor:
         if self.norm_type == 2.0:

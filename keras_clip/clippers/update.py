@@ -62,9 +62,23 @@ class Update:
         """Tensor of shape `(len(gradients),)`, the norm of each gradient by itself."""
         return norms_of_tensors(self.gradients)
 
-    def scaled_to_norm(self, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
-        """Return `g_i * min(1, max_norm / norm)`, the norm being any over all gradients."""
-        return scale_to_norm(self.gradients, norm, max_norm, self._overwritable)
+    @property
+    def norm_is_in_range(self) -> Tensor:
+        """Boolean scalar tensor, whether the dtype of the global norm holds it.
+
+        False where an entry is NaN or infinite, and where the norm of finite entries overflows:
+        nothing can be learned from such a norm.
+        """
+        return floating_point.is_in_range(self.global_norm)
+
+    def scaled_to_norm(
+        self, norm: Tensor, max_norm: Tensor, norm_type: float = 2.0
+    ) -> list[Gradient]:
+        """Return `g_i * min(1, max_norm / norm)`, the norm being any over all gradients.
+
+        `norm_type` is its p: a norm that its dtype cannot hold is measured again.
+        """
+        return scale_to_norm(self.gradients, norm, max_norm, self._overwritable, norm_type)
 
     def scaled_each_to_norm(self, limits: Tensor) -> list[Gradient]:
         """Return `g_i * min(1, limits_i / norms_i)`."""

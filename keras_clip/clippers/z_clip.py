@@ -37,7 +37,8 @@ class ZClip(Clipper):
     those of their norms before clipping (the population's). If these norms are all equal,
     `std` is 0 and every larger norm is a spike. The latest threshold is in the variable
     `threshold`: never above the norm it was applied to, and equal to it where nothing was
-    clipped; the largest norm that would have passed is in `bound`. Note that the default
+    clipped; the largest norm that would have passed is in `bound`. Both are 0 before the first
+    update. Note that the default
     `max_grad_norm` hides the adaptive part where norms are usually above 1.
 
     Args:
@@ -107,12 +108,11 @@ class ZClip(Clipper):
     def build(self, variables: Sequence[Variable]) -> None:
         """Create `mean` and `std`, the count of norms they started from, and the latest limits."""
         del variables
-        infinite = keras.initializers.Constant(math.inf)
         self.mean = self.add_variable((), name="mean")
         self.std = self.add_variable((), name="std")
         self.count = self.add_variable((), dtype="int32", name="count")
-        self.threshold = self.add_variable((), initializer=infinite, name="threshold")
-        self.bound = self.add_variable((), initializer=infinite, name="bound")
+        self.threshold = self.add_variable((), name="threshold")
+        self.bound = self.add_variable((), name="bound")
 
     def clip(self, update: Update) -> list[Gradient]:
         """Scale to the threshold and learn from the norm that comes out."""
@@ -175,8 +175,9 @@ class ZClip(Clipper):
 
         In the warm-up `max_grad_norm`, or infinity where that is None.
         """
-        infinite = ops.zeros_like(self.mean.value) + math.inf
-        first = self._at_most_max_grad_norm(infinite, update)
+        maximum = update.evaluate(self.max_grad_norm)
+        first = math.inf if maximum is None else ops.cast(maximum, self.dtype)
+        first = ops.zeros_like(self.mean.value) + first
         return update.global_norm, backend.where(self._is_warming_up(), first, self._bound(update))
 
     def used_threshold(self, update: Update) -> Tensor | None:

@@ -6,6 +6,7 @@ only, or by `scalar`: Keras's functions copy a number to the device, where torch
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,9 +23,11 @@ _SMALLEST_ORDINARY_SUM = {"float32": 1e-20, "float64": 1e-290}
 # From here down processors may take a number for zero.
 _SMALLEST_NORMAL = {"float32": 2.0**-126, "float64": 2.0**-1022}
 
-# A power of two, so that multiplying by it is exact. The product of two factors no
-# smaller than this reaches every ratio of two numbers of the type that is worth keeping.
-_SMALLEST_SINGLE_FACTOR = {"float32": 2.0**-100, "float64": 2.0**-900}
+# A norm above the range is reported as this number, the largest one.
+LARGEST = {"float32": 2.0**128 - 2.0**104, "float64": sys.float_info.max}
+
+# A power of two, so that multiplying by it is exact.
+_SHRINKING_FACTOR = {"float32": 2.0**-120, "float64": 2.0**-1000}
 
 
 def scalar(number: float, dtype: str) -> Tensor:
@@ -73,6 +76,13 @@ def is_ordinary(sum_of_squares: Tensor) -> Tensor:
     return ops.logical_and(large_enough, ops.isfinite(sum_of_squares))
 
 
+def root(square: Tensor) -> Tensor:
+    """Hazard: the derivative of a root is infinite at 0, where a norm's counts as 0."""
+    is_zero = square == 0
+    positive = ops.where(is_zero, ops.ones_like(square), square)
+    return ops.where(is_zero, ops.zeros_like(square), ops.sqrt(positive))
+
+
 def rescaled_norm(
     values: Sequence[Tensor], settled: Callable[[Tensor], Tensor] = lambda tensor: tensor
 ) -> Tensor:
@@ -86,7 +96,7 @@ def rescaled_norm(
     largest = ops.max(settled(ops.stack([_largest_magnitude(v) for v in wide])))
     divisor = usable_divisor(largest)
     squares = [ops.sum(ops.square(v / divisor)) for v in wide]
-    return ops.sqrt(ops.sum(settled(ops.stack(squares)))) * divisor
+    return saturated(root(ops.sum(settled(ops.stack(squares)))) * divisor, largest)
 
 
 def rescaled_norms(values: Sequence[Tensor], dtype: str) -> Tensor:
@@ -100,7 +110,8 @@ def rescaled_unit_norms(value: Tensor, axes: tuple[int, ...]) -> Tensor:
         return ops.abs(value)
     largest = ops.max(ops.abs(value), axis=axes, keepdims=True)
     divisor = usable_divisor(largest)
-    return ops.sqrt(ops.sum(ops.square(value / divisor), axis=axes, keepdims=True)) * divisor
+    squares = ops.sum(ops.square(value / divisor), axis=axes, keepdims=True)
+    return saturated(root(squares) * divisor, largest)
 
 
 def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
@@ -109,19 +120,66 @@ def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
     wide = [ops.cast(v, dtype) for v in values]
     largest = ops.max(ops.stack([_largest_magnitude(v) for v in wide]))
     if math.isinf(p):
-        # A maximum may pass over a NaN, a sum does not.
-        is_nan = ops.any(ops.stack([ops.any(ops.isnan(v)) for v in wide]))
-        return ops.where(is_nan, largest + math.nan, largest)
+        # A maximum may pass over a NaN. This sum is 0 without one.
+        nans = [ops.sum(ops.where(ops.isnan(v), v, ops.zeros_like(v))) for v in wide]
+        return largest + ops.sum(ops.stack(nans))
     divisor = usable_divisor(largest)
     powers = [ops.sum(ops.abs(v / divisor) ** p) for v in wide]
-    return ops.sum(ops.stack(powers)) ** (1.0 / p) * divisor
+    total = ops.sum(ops.stack(powers))
+    # The derivative of the root is infinite at 0: see `root`.
+    is_zero = total == 0
+    positive = ops.where(is_zero, ops.ones_like(total), total)
+    norm = ops.where(is_zero, ops.zeros_like(total), positive ** (1.0 / p))
+    return saturated(norm * divisor, largest)
+
+
+def shrunk_norm(
+    values: Sequence[Tensor],
+    dtype: str,
+    p: float = 2.0,
+    settled: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> Tensor:
+    """`shrinking_factor` times the p-norm of `values`, which is in the range where that is not."""
+    shrunk = [_shrunk(value, dtype) for value in values]
+    if p != 2.0:
+        return p_norm(shrunk, p)
+    return root(ops.sum(settled(ops.stack([ops.sum(ops.square(v)) for v in shrunk]))))
+
+
+def _shrunk(value: Tensor, dtype: str) -> Tensor:
+    if not is_complex(value):
+        return ops.cast(value, dtype) * shrinking_factor(dtype)
+    wide = ops.cast(value, "complex64" if dtype == "float32" else "complex128")
+    return ops.abs(wide * shrinking_factor(dtype))
+
+
+def shrinking_factor(dtype: str) -> float:
+    """Power of two that brings every finite entry, and any norm of them, into the range."""
+    return _SHRINKING_FACTOR[dtype]
+
+
+def saturated(norm: Tensor, largest: Tensor) -> Tensor:
+    """Hazard: the norm of finite entries may overflow; then it is the largest number.
+
+    So an infinite norm says that an entry is infinite. `largest` is their largest magnitude.
+    """
+    maximum = LARGEST[keras.backend.standardize_dtype(norm.dtype)]
+    overflowed = ops.logical_and(ops.isinf(norm), ops.isfinite(largest))
+    return ops.where(overflowed, ops.zeros_like(norm) + maximum, norm)
+
+
+def is_in_range(norm: Tensor) -> Tensor:
+    """Whether the type holds the norm: it is neither NaN, nor infinite, nor `saturated`."""
+    return norm < LARGEST[keras.backend.standardize_dtype(norm.dtype)]
 
 
 def usable_divisor(largest: Tensor) -> Tensor:
     """Hazard: zero, infinity, and a number that is flushed to zero may not be divided by.
 
-    A NaN stays in the sum whatever the divisor is.
+    A NaN stays in the sum whatever the divisor is. To derivatives it is a constant, as no norm
+    depends on the number that its entries are divided by.
     """
+    largest = ops.stop_gradient(largest)
     smallest = _SMALLEST_NORMAL[keras.backend.standardize_dtype(largest.dtype)]
     usable = ops.logical_and(ops.isfinite(largest), largest >= smallest)
     return ops.where(usable, largest, ops.ones_like(largest))
@@ -150,46 +208,3 @@ def clamped(value: Tensor, bound: Tensor) -> Tensor:
     Not by `ops.clip`, which on torch computes in float32 whatever it is given.
     """
     return ops.where(value > bound, bound, ops.where(value < -bound, -bound, value))
-
-
-def needs_no_clip(norm: Tensor, max_norm: Tensor) -> Tensor:
-    """Whether the gradients stay as they are: at or below the threshold, or only observed.
-
-    False for a NaN norm, so that a NaN shows in the step, as with `tf.clip_by_global_norm`.
-    """
-    return ops.logical_or(ops.less_equal(norm, max_norm), ops.isinf(max_norm))
-
-
-def factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
-    """`two_factors`, both exactly 1 where nothing is to be clipped."""
-    untouched = needs_no_clip(norm, max_norm)
-    first, second = two_factors(norm, max_norm)
-    one = ops.ones_like(norm)
-    return ops.where(untouched, one, first), ops.where(untouched, one, second)
-
-
-def two_factors(norm: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
-    """Two factors whose product is `max_norm / norm`.
-
-    Hazard: for a norm of 1e38 the ratio is subnormal, which processors round coarsely or
-    flush to zero. The first factor is 1 except then.
-    """
-    dtype = keras.backend.standardize_dtype(norm.dtype)
-    smallest = _SMALLEST_SINGLE_FACTOR[dtype]
-    extreme = ops.logical_and(ops.less(max_norm, norm * smallest), norm > 1.0)
-    one = ops.ones_like(norm)
-    first = ops.where(extreme, one * smallest, one)
-    # norm - norm is 0, or NaN where the norm is not finite: see `needs_no_clip`.
-    second = max_norm / (norm * first) + (norm - norm)
-    return first, second
-
-
-def two_factors_of_numbers(norm: float, max_norm: float, dtype: str) -> tuple[float, float]:
-    """`two_factors` where both are known on the host, rounded to `dtype` when they are used.
-
-    The same bits: a quotient of two float32, taken in float64, rounds as the one of float32.
-    """
-    smallest = _SMALLEST_SINGLE_FACTOR[dtype]
-    first = smallest if max_norm < norm * smallest and norm > 1.0 else 1.0
-    # As a tensor it would be NaN or infinite where Python raises.
-    return first, max_norm / (norm * first) if norm and math.isfinite(norm) else math.nan

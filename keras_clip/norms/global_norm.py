@@ -21,8 +21,8 @@ def global_norm(gradients: Gradients) -> Tensor:
     Every list whose true norm is finite gives that norm: float16 and bfloat16 are added up
     in float32, squares that would overflow or underflow are rescaled first, rows that a
     `tf.IndexedSlices` names twice are summed first, dtypes may mix. A complex entry counts by its
-    absolute value. A norm that the returned
-    dtype cannot hold, above 3.4e38 for float32, is infinity.
+    absolute value. A norm that the returned dtype cannot hold, above 3.4e38 for float32, is
+    the largest number of that dtype: infinity says that an entry is infinite.
 
     Args:
         gradients: list or tuple of tensors of any shape and floating or complex dtype, of
@@ -30,8 +30,7 @@ def global_norm(gradients: Gradients) -> Tensor:
 
     Returns:
         Scalar tensor on the device, float64 if any gradient is float64 or complex128, else
-            float32. 0 for
-        an empty list. Infinity or NaN where the gradients hold one.
+        float32. 0 for an empty list. Infinity or NaN where the gradients hold one.
 
     Raises:
         TypeError: `gradients` is a single tensor or no sequence.
@@ -58,8 +57,9 @@ def clip_by_global_norm(
     `clipped_i = g_i * min(1, max_norm / global_norm(g))`
 
     At or below the threshold gradients come back bit for bit. `max_norm=0` gives zeros,
-    `max_norm=float("inf")` changes nothing. Where the norm is infinite or NaN all clipped
-    gradients are NaN, as with `tf.clip_by_global_norm`.
+    `max_norm=float("inf")` changes nothing. Where an entry is infinite or NaN all clipped
+    gradients are NaN, as with `tf.clip_by_global_norm`. Finite gradients are clipped to
+    `max_norm` whatever their norm.
 
     Args:
         gradients: as for `global_norm`.
@@ -139,8 +139,9 @@ def scale_to_norm(
     norm: Tensor,
     max_norm: float | Tensor,
     overwritable: Sequence[Variable] = (),
+    norm_type: float = 2.0,
 ) -> list[Gradient]:
-    """Clip gradients whose global norm is known to be `norm`.
+    """Clip gradients whose `norm_type`-norm is known to be `norm`.
 
     If `overwritable` are their variables, what torch keeps as a variable's `.grad` may be
     scaled where it is.
@@ -152,8 +153,7 @@ def scale_to_norm(
     # A negative one counts as 0. Not `ops.maximum`, which on torch computes in float32 whatever
     # it is given.
     threshold = ops.relu(threshold)
-    scaled: list[Gradient] = backend.scale_to_norm(gradients, norm, threshold, overwritable)
-    return scaled
+    return backend.scale_to_norm(gradients, norm, threshold, overwritable, norm_type)
 
 
 def norm_scaled_to(norm: Tensor, max_norm: Tensor) -> Tensor:
@@ -161,9 +161,10 @@ def norm_scaled_to(norm: Tensor, max_norm: Tensor) -> Tensor:
     limit = ops.cast(max_norm, _dtype(norm))
     limit = backend.where(limit < 0, ops.zeros_like(limit), limit)
     clipped = backend.where(norm > limit, limit, norm)
-    # An infinite gradient times a factor of 0.
+    # An infinite gradient times a factor of 0 is NaN, as infinity less infinity is.
     made_nan = ops.logical_and(ops.isinf(norm), ops.isfinite(limit))
-    return backend.where(made_nan, norm * math.nan, clipped)
+    lost = backend.where(made_nan, norm, ops.zeros_like(norm))
+    return backend.where(made_nan, lost - lost, clipped)
 
 
 def global_norm_scaled_to(global_norm: Tensor, norms: Tensor, limits: Tensor) -> Tensor:
@@ -183,10 +184,8 @@ def scale_each_to_norm(
     norms = floating_point.widened(norms)
     limits = ops.cast(limits, _dtype(norms))
     limits = backend.where(limits < 0, ops.zeros_like(limits), limits)
-    scaled: list[Gradient] = backend.scale_each_to_norm(
-        gradients, norms, ops.broadcast_to(limits, (len(gradients),)), overwritable
-    )
-    return scaled
+    limits = ops.broadcast_to(limits, (len(gradients),))
+    return backend.scale_each_to_norm(gradients, norms, limits, overwritable)
 
 
 def _as_scalar(number: float | Tensor, dtype: str) -> Tensor:

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip.norms import floating_point
+from keras_clip.norms.scale_factors import needs_no_clip
 from keras_clip.types import Gradient, Tensor
 
 Axes = tuple[int, ...]
@@ -68,11 +69,17 @@ def _clip_units(
 ) -> list[Gradient]:
     pairs = [_pair(*each) for each in zip(gradients, weights, axes, strict=True)]
     norms_and_limits = _norms_and_limits(pairs, ratio, eps)
-    untouched = [floating_point.needs_no_clip(norm, limit) for norm, limit in norms_and_limits]
+    untouched = [needs_no_clip(norm, limit) for norm, limit in norms_and_limits]
 
     def scaled() -> list[Gradient]:
-        each = zip(gradients, norms_and_limits, untouched, strict=True)
-        return [_scaled(gradient, *both, same) for gradient, both, same in each]
+        in_range = [floating_point.is_in_range(norm) for norm, _ in norms_and_limits]
+        shrunk: list[Tensor] = backend.choose(
+            _all_of(in_range),
+            lambda: [norm for norm, _ in norms_and_limits],
+            lambda: [_shrunk_norm(pair) for pair in pairs],
+        )
+        each = zip(gradients, norms_and_limits, shrunk, untouched, strict=True)
+        return [_scaled(gradient, *both, own, same) for gradient, both, own, same in each]
 
     clipped: list[Gradient] = backend.choose(_all_of(untouched), lambda: gradients, scaled)
     return clipped
@@ -103,7 +110,9 @@ def _norms_and_limits(
         (_sum_of_squares(pair.gradient, pair.axes), _sum_of_squares(pair.weight, pair.axes))
         for pair in pairs
     ]
-    of_sums = [_norm_and_limit(ops.sqrt(g), ops.sqrt(w), ratio, eps) for g, w in sums]
+    of_sums = [
+        _norm_and_limit(floating_point.root(g), floating_point.root(w), ratio, eps) for g, w in sums
+    ]
     exact = [_is_exact(g, w, limit, eps) for (g, w), (_, limit) in zip(sums, of_sums, strict=True)]
 
     def rescaled() -> list[tuple[Tensor, Tensor]]:
@@ -151,14 +160,30 @@ def _is_exact(gradient_sum: Tensor, weight_sum: Tensor, limit: Tensor, eps: floa
     return ops.logical_and(ops.all(ops.logical_or(of_gradient, harmless)), ops.all(of_weight))
 
 
-def _scaled(gradient: Gradient, norm: Tensor, limit: Tensor, untouched: Tensor) -> Gradient:
-    smallest = floating_point.scalar(_SMALLEST_DIVISOR, keras.backend.standardize_dtype(norm.dtype))
+def _shrunk_norm(pair: _Pair) -> Tensor:
+    """Return what the norm is of smaller gradients, for one above the range."""
+    dtype = keras.backend.standardize_dtype(pair.gradient.dtype)
+    shrunk = pair.gradient * floating_point.shrinking_factor(dtype)
+    return floating_point.root(_sum_of_squares(shrunk, pair.axes))
+
+
+def _scaled(
+    gradient: Gradient, norm: Tensor, limit: Tensor, shrunk: Tensor, untouched: Tensor
+) -> Gradient:
+    dtype = keras.backend.standardize_dtype(norm.dtype)
+    is_usual, one = floating_point.is_in_range(norm), ops.ones_like(norm)
+    # An infinite entry leaves zeros beside its NaN.
+    norm = ops.where(ops.logical_or(is_usual, ops.isinf(norm)), norm, shrunk)
+    first = ops.where(is_usual, one, one * floating_point.shrinking_factor(dtype))
+    smallest = floating_point.scalar(_SMALLEST_DIVISOR, dtype)
     divisor = ops.where(norm < smallest, smallest, norm)
+    limit = ops.where(untouched, one, limit)
 
     def scale(values: Tensor) -> Tensor:
         wide = values if floating_point.is_complex(values) else ops.cast(values, norm.dtype)
         # Not by the ratio of limit and norm, which may be too small for any float.
-        scaled = wide / ops.cast(divisor, wide.dtype) * ops.cast(limit, wide.dtype)
+        scaled = wide * ops.cast(first, wide.dtype) / ops.cast(divisor, wide.dtype)
+        scaled = scaled * ops.cast(limit, wide.dtype)
         return ops.where(untouched, values, ops.cast(scaled, values.dtype))
 
     return backend.map_values(gradient, scale)

@@ -16,8 +16,8 @@ Record = dict[str, np.ndarray]
 # What a step writes; the rest is computed where it is read, on the host.
 _COLUMNS = ("grad_norm", "clip_threshold", "norm_after_clip", "kind")
 
-# The kind of a row is the sum of those that are so.
-_SKIPPED, _MEASURED = 1, 2
+# `kind` is a bit mask: 1 skipped, 2 norm measured after the clip, 4 no threshold.
+_SKIPPED, _MEASURED, _NO_THRESHOLD = 1, 2, 4
 
 _ROWS, _UPDATES = "history", "history_updates"
 
@@ -80,8 +80,10 @@ class History:
         """
         dtype = self._rows.dtype
         norm = _as(dtype, norm)
-        known = norm * np.nan if threshold is None else _as(dtype, threshold)
+        known = ops.zeros_like(norm) if threshold is None else _as(dtype, threshold)
         kind = ops.zeros_like(norm) if skip is None else ops.cast(skip, dtype)
+        if threshold is None:
+            kind = kind + _NO_THRESHOLD
         if after is None:
             row = [norm, known, known, kind]
         else:
@@ -132,8 +134,10 @@ def _as(dtype: str, number: Tensor) -> Tensor:
 
 def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
     norm, threshold, after, kind = rows.T.astype("float64")
-    skipped = kind % _MEASURED == _SKIPPED
-    scale = np.where(kind >= _MEASURED, measured_scale(norm, after), clip_scale(norm, after))
+    bits = kind.astype("int64")
+    threshold = np.where(bits & _NO_THRESHOLD, np.nan, threshold)
+    skipped = (bits & _SKIPPED) > 0
+    scale = np.where(bits & _MEASURED, measured_scale(norm, after), clip_scale(norm, after))
     return {
         "step": steps,
         "grad_norm": norm,

@@ -80,7 +80,8 @@ def test_any_stream_equals_numpy(start, clip_ratio, max_norm, generated):
         # float32 may decide otherwise, or not see that a norm is not zero.
         if oracle.margin < 1e-5 or any(0 < number < 1e-36 for number in [*wanted, *oracle.gamma]):
             return
-        assert gammas(stream.clipper) == pytest.approx(oracle.gamma, rel=1e-5)
+        known = [0.0 if gamma == math.inf else gamma for gamma in oracle.gamma]
+        assert gammas(stream.clipper) == pytest.approx(known, rel=1e-5)
         assert_gradients_close(clipped, scaled(gradients, wanted))
 
 
@@ -91,7 +92,7 @@ def test_a_zero_gradient_silences_no_variable(start):
     for _ in range(2):
         stream.clip(gradients_of_norms([1.0, 0.0, 2.0]))
     gamma = gammas(stream.clipper)
-    assert gamma == pytest.approx([1.0, math.inf, 2.0], rel=1e-6)
+    assert gamma == pytest.approx([1.0, 0.0, 2.0], rel=1e-6)
     for _ in range(4):
         stream.clip(gradients_of_norms([0.0, 0.0, 0.0]))
     assert gammas(stream.clipper) == gamma

@@ -17,7 +17,7 @@ from keras_clip import (
     ObserveOnly,
     ZClip,
 )
-from keras_clip.norms import floating_point
+from keras_clip.norms import scale_factors
 from tests.reference import global_norm as reference
 from tests.support.gradient_stream import (
     as_tensors,
@@ -230,9 +230,11 @@ def test_factors_of_numbers_are_those_of_tensors(norm, max_norm, dtype):
     import torch
 
     tensors = [torch.tensor(number, dtype=getattr(torch, dtype)) for number in (norm, max_norm)]
-    numbers = floating_point.two_factors_of_numbers(*map(float, tensors), dtype)
+    if norm <= max_norm:
+        return  # nothing is clipped
+    numbers = scale_factors.factors_of_numbers(*map(float, tensors), dtype, lambda: 1.5)
     actual = [np.array(number, dtype=dtype) for number in numbers]
-    expected = [np.array(factor) for factor in floating_point.two_factors(*tensors)]
+    expected = [np.array(factor) for factor in scale_factors.factors(*tensors)]
     if np.isfinite(norm):
         assert_identical(actual, expected)
     else:

@@ -30,7 +30,7 @@ def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
     sum_of_squares = jnp.sum(jax.lax.optimization_barrier(sums))
     return jax.lax.cond(
         floating_point.is_ordinary(sum_of_squares),
-        lambda: jnp.sqrt(sum_of_squares),
+        lambda: floating_point.root(sum_of_squares),
         # Left to itself, XLA takes minutes over a thousand gradients.
         lambda: floating_point.rescaled_norm(
             _kept_in_branch(operands), jax.lax.optimization_barrier
@@ -70,7 +70,7 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
     sums = jnp.stack([jnp.sum(jnp.square(operand.astype(dtype))) for operand in operands])
     return jax.lax.cond(
         jnp.all(floating_point.is_ordinary(sums)),
-        lambda: jnp.sqrt(sums),
+        lambda: floating_point.root(sums),
         lambda: floating_point.rescaled_norms(_kept_in_branch(operands), dtype),
     )
 

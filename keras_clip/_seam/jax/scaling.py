@@ -1,30 +1,44 @@
 """The clip, given the norm, on JAX."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from keras_clip._seam.jax import control_flow
-from keras_clip._seam.jax.gradients import map_values
-from keras_clip.norms import floating_point
+from keras_clip._seam.jax.gradients import map_values, norm_operand
+from keras_clip.norms import floating_point, scale_factors
 from keras_clip.types import Gradient, Gradients, Tensor
 
+_Scale = Callable[[list[Gradient], Tensor, Tensor], list[Gradient]]
 
-def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+
+def scale_to_norm(
+    gradients: Gradients, norm: Tensor, max_norm: Tensor, norm_type: float
+) -> list[Gradient]:
     """Multiply all by `max_norm / norm` where there is anything to clip."""
     in_loop = control_flow.loop_pays(norm)
-    return list(_compiled_scale_to_norm(list(gradients), norm, max_norm, in_loop))
+    return list(_compiled_scale_to_norm(list(gradients), norm, max_norm, norm_type, in_loop))
 
 
 def _scale_to_norm(
-    gradients: list[Gradient], norm: Tensor, max_norm: Tensor, in_loop: bool
+    gradients: list[Gradient], norm: Tensor, max_norm: Tensor, norm_type: float, in_loop: bool
 ) -> list[Gradient]:
-    first, second = floating_point.two_factors(norm, max_norm)
-    factors = [first] * len(gradients), [second] * len(gradients)
-    return _scaled_unless(
-        floating_point.needs_no_clip(norm, max_norm), gradients, *factors, in_loop
-    )
+    def scaled(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+        factors = scale_factors.factors(norm, max_norm, partial(shrunk, gradients, norm))
+        return [_scaled(gradient, *factors) for gradient in gradients]
+
+    def shrunk(gradients: list[Gradient], norm: Tensor) -> Tensor:
+        return jax.lax.cond(
+            floating_point.is_in_range(norm),
+            lambda: norm,
+            lambda: _shrunk_norm(gradients, norm.dtype, norm_type),
+        )
+
+    idle = scale_factors.needs_no_clip(norm, max_norm)
+    return _scaled_unless(idle, scaled, gradients, norm, max_norm, in_loop)
 
 
 def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
@@ -36,47 +50,69 @@ def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> l
 def _scale_each_to_norm(
     gradients: list[Gradient], norms: Tensor, limits: Tensor, in_loop: bool
 ) -> list[Gradient]:
-    first, second = floating_point.factors(norms, limits)
-    idle = jnp.all(floating_point.needs_no_clip(norms, limits))
-    return _scaled_unless(idle, gradients, list(first), list(second), in_loop)
+    def scaled(gradients: list[Gradient], norms: Tensor, limits: Tensor) -> list[Gradient]:
+        first, second = scale_factors.factors(norms, limits, partial(shrunk, gradients, norms))
+        return list(map(_scaled, gradients, list(first), list(second)))
+
+    def shrunk(gradients: list[Gradient], norms: Tensor) -> Tensor:
+        return jax.lax.cond(
+            jnp.all(floating_point.is_in_range(norms)),
+            lambda: norms,
+            lambda: jnp.stack([_shrunk_norm([g], norms.dtype, 2.0) for g in gradients]),
+        )
+
+    idle = jnp.all(scale_factors.needs_no_clip(norms, limits))
+    return _scaled_unless(idle, scaled, gradients, norms, limits, in_loop)
+
+
+def _shrunk_norm(gradients: list[Gradient], dtype: Any, norm_type: float) -> Tensor:
+    # The barriers: see `norms`.
+    operands = jax.lax.optimization_barrier([norm_operand(gradient) for gradient in gradients])
+    settled = jax.lax.optimization_barrier
+    return floating_point.shrunk_norm(operands, str(dtype), norm_type, settled)
 
 
 def _scaled_unless(
     idle: Tensor,
+    scaled: _Scale,
     gradients: list[Gradient],
-    first: list[Tensor],
-    second: list[Tensor],
+    norms: Tensor,
+    limits: Tensor,
     in_loop: bool,
 ) -> list[Gradient]:
-    """Return `gradients`, every bit of them, where `idle`, else times both factors.
+    """Return `gradients`, every bit of them, where `idle`, else scaled.
 
     Neither is fused into the update. XLA would round it differently than without a clip, and Adam
     would differ from the bare one in the last bit of an idle step.
     """
     choose = _differentiable_loop if in_loop else _scaled_in_branch
-    return choose(idle, gradients, first, second)
+    return choose(scaled, idle, gradients, norms, limits)
 
 
 def _scaled_in_branch(
-    idle: Tensor, gradients: list[Gradient], first: list[Tensor], second: list[Tensor]
+    scaled: _Scale, idle: Tensor, gradients: list[Gradient], norms: Tensor, limits: Tensor
 ) -> list[Gradient]:
     chosen: list[Gradient] = jax.lax.cond(
-        idle, lambda: gradients, lambda: list(map(_scaled, gradients, first, second))
+        idle, lambda: gradients, lambda: scaled(gradients, norms, limits)
     )
     return chosen
 
 
 def _scaled_in_loop(
-    idle: Tensor, gradients: list[Gradient], first: list[Tensor], second: list[Tensor]
+    scaled: _Scale, idle: Tensor, gradients: list[Gradient], norms: Tensor, limits: Tensor
 ) -> list[Gradient]:
-    return control_flow.once_if(
-        ~idle, lambda values: list(map(_scaled, values, first, second)), gradients
-    )
+    return control_flow.once_if(~idle, lambda values: scaled(values, norms, limits), gradients)
 
 
 # A loop has no derivative in reverse; a branch with the same result has.
-_differentiable_loop = jax.custom_jvp(_scaled_in_loop)
-_differentiable_loop.defjvp(partial(jax.jvp, _scaled_in_branch))
+_differentiable_loop = jax.custom_jvp(_scaled_in_loop, nondiff_argnums=(0,))
+
+
+def _derivative_of_the_branch(scaled: _Scale, primals: Any, tangents: Any) -> Any:
+    return jax.jvp(partial(_scaled_in_branch, scaled), primals, tangents)
+
+
+_differentiable_loop.defjvp(_derivative_of_the_branch)
 
 
 def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:
@@ -88,5 +124,5 @@ def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:
 
 
 # Outside `jit` every call of `cond` would compile its two branches again.
-_compiled_scale_to_norm = jax.jit(_scale_to_norm, static_argnums=3)
+_compiled_scale_to_norm = jax.jit(_scale_to_norm, static_argnums=(3, 4))
 _compiled_scale_each_to_norm = jax.jit(_scale_each_to_norm, static_argnums=3)

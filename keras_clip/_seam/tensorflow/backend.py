@@ -52,9 +52,10 @@ class TensorFlowBackend(Backend):
         norm: Tensor,
         max_norm: Tensor,
         overwritable: Sequence[Variable],
+        norm_type: float = 2.0,
     ) -> list[Gradient]:
         del overwritable
-        return scaling.scale_to_norm(gradients, norm, max_norm)
+        return scaling.scale_to_norm(gradients, norm, max_norm, norm_type)
 
     def scale_each_to_norm(
         self,

@@ -21,7 +21,7 @@ def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
     sum_of_squares = 2.0 * tf.add_n(_half_sums(operands, dtype))
     return tf.cond(
         floating_point.is_ordinary(sum_of_squares),
-        lambda: tf.sqrt(sum_of_squares),
+        lambda: floating_point.root(sum_of_squares),
         lambda: graphs.as_one_node(_extreme_norm)(operands, dtype),
     )
 
@@ -31,8 +31,8 @@ def _extreme_norm(operands: list[Tensor], dtype: str) -> Tensor:
     # What float32 holds has a square in float64, except on a TPU, whose programs XLA compiles.
     if dtype == "float64" or graphs.is_compiled_by_xla():
         return tf.cast(floating_point.rescaled_norm(operands), dtype)
-    halves = _half_sums(operands, "float64")
-    return tf.cast(tf.sqrt(2.0 * tf.add_n(halves)), dtype)
+    norm = floating_point.root(2.0 * tf.add_n(_half_sums(operands, "float64")))
+    return floating_point.saturated(tf.cast(norm, dtype), norm)
 
 
 def _half_sums(operands: Sequence[Tensor], dtype: str) -> list[Tensor]:
@@ -50,7 +50,7 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
     sums_of_squares = 2.0 * tf.stack(_half_sums(operands, dtype))
     return tf.cond(
         tf.reduce_all(floating_point.is_ordinary(sums_of_squares)),
-        lambda: tf.sqrt(sums_of_squares),
+        lambda: floating_point.root(sums_of_squares),
         lambda: tf.stack([_extreme_norm([operand], dtype) for operand in operands]),
     )
 

@@ -3,46 +3,84 @@
 import tensorflow as tf
 
 from keras_clip._seam.tensorflow import graphs
-from keras_clip._seam.tensorflow.gradients import map_values, widened
+from keras_clip._seam.tensorflow.gradients import map_values, norm_operand, widened
 from keras_clip._seam.tensorflow.stacks import stacks_of
-from keras_clip.norms import floating_point
+from keras_clip.norms import floating_point, scale_factors
 from keras_clip.types import Gradient, Gradients, Tensor
 
+# `tf.clip_by_global_norm` takes the reciprocals of both norms and multiplies by them.
+_LARGEST_TO_DIVIDE_BY = 1e18
 
-def scale_to_norm(gradients: Gradients, norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+
+def scale_to_norm(
+    gradients: Gradients, norm: Tensor, max_norm: Tensor, norm_type: float
+) -> list[Gradient]:
     """Multiply by `max_norm / norm` where there is anything to clip."""
     scale = graphs.compiled_if_eager(_scale_to_norm, _compiled_scale_to_norm)
-    return list(scale(list(gradients), norm, max_norm))
+    return list(scale(list(gradients), norm, max_norm, norm_type))
 
 
-def _scale_to_norm(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+def _scale_to_norm(
+    gradients: list[Gradient], norm: Tensor, max_norm: Tensor, norm_type: float
+) -> list[Gradient]:
     stacks = stacks_of(gradients)
-    return stacks.split(_scale_joined_to_norm(stacks.joined(gradients), norm, max_norm))
+    joined = stacks.joined(gradients)
+    return stacks.split(_scale_joined_to_norm(joined, norm, max_norm, norm_type))
 
 
 def _scale_joined_to_norm(
-    gradients: list[Gradient], norm: Tensor, max_norm: Tensor
+    gradients: list[Gradient], norm: Tensor, max_norm: Tensor, norm_type: float
 ) -> list[Gradient]:
-    first, second = floating_point.two_factors(norm, max_norm)
-    one_or_two = tf.where(first < 1.0, 2, 1)
+    dtypes = {gradient.dtype for gradient in gradients}
+    clip = _clip_by_global_norm if dtypes <= {norm.dtype} else _clip_mixed
+    ordinary = (max_norm >= 1.0 / _LARGEST_TO_DIVIDE_BY) & (norm <= _LARGEST_TO_DIVIDE_BY)
     # One choice of three rather than one within another: tracing takes time for each gradient
     # that goes into a branch and comes out.
     scaled: list[Gradient] = tf.switch_case(
-        tf.where(floating_point.needs_no_clip(norm, max_norm), 0, one_or_two),
+        tf.where(scale_factors.needs_no_clip(norm, max_norm), 0, tf.where(ordinary, 1, 2)),
         [
             lambda: gradients,
-            lambda: _cast_like(_multiplied(_all_widened(gradients), second), gradients),
-            lambda: graphs.as_one_node(_scaled_in_two)(gradients, first, second),
+            lambda: clip(gradients, norm, max_norm),
+            lambda: graphs.as_one_node(_clip_extreme)(gradients, norm, max_norm, norm_type),
         ],
     )
     return scaled
 
 
-def _scaled_in_two(gradients: list[Gradient], first: Tensor, second: Tensor) -> list[Gradient]:
+def _clip_by_global_norm(
+    gradients: list[Gradient], norm: Tensor, max_norm: Tensor
+) -> list[Gradient]:
+    clipped, _ = tf.clip_by_global_norm(gradients, max_norm, use_norm=norm)
+    return list(clipped)
+
+
+def _clip_mixed(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
+    """Clip half precision, complex numbers, or several dtypes, which `tf` refuses or rounds."""
+    return _cast_like(_multiplied(_all_widened(gradients), max_norm / norm), gradients)
+
+
+def _clip_extreme(
+    gradients: list[Gradient], norm: Tensor, max_norm: Tensor, norm_type: float
+) -> list[Gradient]:
+    """Clip by a norm, or to a norm, whose quotient or reciprocal leaves the range."""
+
+    def shrunk() -> Tensor:
+        return tf.cond(
+            floating_point.is_in_range(norm),
+            lambda: norm,
+            lambda: _shrunk_norm(gradients, norm.dtype.name, norm_type),
+        )
+
+    first, second = scale_factors.factors(norm, max_norm, shrunk)
     # Of two products TensorFlow's graph optimizer would make one with the product of both
     # factors. The first is a power of two, so that to divide by its inverse is the same.
     scaled = _multiplied(_divided(_all_widened(gradients), 1.0 / first), second)
     return _cast_like(scaled, gradients)
+
+
+def _shrunk_norm(gradients: list[Gradient], dtype: str, norm_type: float = 2.0) -> Tensor:
+    operands = [norm_operand(gradient) for gradient in gradients]
+    return floating_point.shrunk_norm(operands, dtype, norm_type)
 
 
 def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
@@ -52,16 +90,24 @@ def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> l
 
 
 def _scale_each_to_norm(gradients: list[Gradient], norms: Tensor, limits: Tensor) -> list[Gradient]:
-    untouched = floating_point.needs_no_clip(norms, limits)
+    untouched = scale_factors.needs_no_clip(norms, limits)
     scaled: list[Gradient] = tf.cond(
         tf.reduce_all(untouched),
         lambda: gradients,
-        lambda: _scaled_each(gradients, *floating_point.factors(norms, limits)),
+        lambda: _scaled_each(gradients, norms, limits),
     )
     return scaled
 
 
-def _scaled_each(gradients: list[Gradient], first: Tensor, second: Tensor) -> list[Gradient]:
+def _scaled_each(gradients: list[Gradient], norms: Tensor, limits: Tensor) -> list[Gradient]:
+    def shrunk() -> Tensor:
+        return tf.cond(
+            tf.reduce_all(floating_point.is_in_range(norms)),
+            lambda: norms,
+            lambda: tf.stack([_shrunk_norm([g], norms.dtype.name) for g in gradients]),
+        )
+
+    first, second = scale_factors.factors(norms, limits, shrunk)
     wide = _all_widened(gradients)
     wide = tf.cond(tf.reduce_any(first < 1.0), lambda: _multiplied_each(wide, first), lambda: wide)
     return _cast_like(_multiplied_each(wide, second), gradients)

@@ -44,8 +44,9 @@ class TorchBackend(Backend):
         norm: Tensor,
         max_norm: Tensor,
         overwritable: Sequence[Variable],
+        norm_type: float = 2.0,
     ) -> list[Gradient]:
-        return scaling.scale_to_norm(gradients, norm, max_norm, overwritable)
+        return scaling.scale_to_norm(gradients, norm, max_norm, overwritable, norm_type)
 
     def scale_each_to_norm(
         self,

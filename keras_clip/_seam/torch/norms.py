@@ -27,7 +27,8 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
         # No wider type to add in: float64 is the widest, and MPS has none.
         return floating_point.rescaled_norm(operands)
     # In float64 no square of a float32 leaves the range, so that nothing is to decide.
-    return _stacked_norm(torch._foreach_norm(list(operands), 2, dtype=torch.float64)).to(accumulate)
+    norm = _stacked_norm(torch._foreach_norm(list(operands), 2, dtype=torch.float64))
+    return floating_point.saturated(norm.to(accumulate), norm)
 
 
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
@@ -39,7 +40,8 @@ def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
             return floating_point.rescaled_norms(operands, dtype)
         device = operands[0].device
         each = torch._foreach_norm(list(operands), 2, dtype=torch.float64)
-        return torch.stack([norm.to(device) for norm in each]).to(accumulate)
+        wide = torch.stack([norm.to(device) for norm in each])
+        return floating_point.saturated(wide.to(accumulate), wide)
     combined = cpu_norms.norms(operands, accumulate)
     smallest, largest = _SMALLEST_ORDINARY_NORM[accumulate], float("inf")
     if bool(((combined >= smallest) & (combined < largest)).all()):

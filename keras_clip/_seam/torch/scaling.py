@@ -2,36 +2,51 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import keras
 import torch
 
 from keras_clip._seam.torch import host
+from keras_clip._seam.torch.gradients import norm_operand
 from keras_clip._seam.torch.kept_gradients import are_kept_by
 from keras_clip._seam.torch.multiplication import multiplied, multiplied_each
-from keras_clip.norms import floating_point
+from keras_clip._seam.torch.shards import whole
+from keras_clip.norms import floating_point, scale_factors
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 
 def scale_to_norm(
-    gradients: Gradients, norm: Tensor, max_norm: Tensor, overwritable: Sequence[Variable]
+    gradients: Gradients,
+    norm: Tensor,
+    max_norm: Tensor,
+    overwritable: Sequence[Variable],
+    norm_type: float,
 ) -> list[Gradient]:
     """Multiply by `max_norm / norm` where there is anything to clip."""
     if not host.can_read(norm):
         in_place = are_kept_by(overwritable, gradients)
-        return multiplied(gradients, *floating_point.factors(norm, max_norm), in_place=in_place)
+        # Without a second norm, which would be measured at every step: one above the range is
+        # taken for the largest number, and the gradients come out longer than `max_norm`.
+        return multiplied(gradients, *scale_factors.factors(norm, max_norm), in_place=in_place)
     # In Python, as for a small model each operation on a tensor counts.
     limit, known_norm = float(max_norm.detach()), float(norm.detach())
     if known_norm <= limit or math.isinf(limit):
         return list(gradients)
+    dtype = keras.backend.standardize_dtype(norm.dtype)
+
+    def shrunk() -> Tensor:
+        return _shrunk_norm(gradients, dtype, norm_type)
+
     # Where the norm is not finite all would become NaN, and nobody could find the one it was.
     in_place = math.isfinite(known_norm) and are_kept_by(overwritable, gradients)
     if norm.requires_grad or max_norm.requires_grad:
         # A number has no derivative.
-        return multiplied(gradients, *floating_point.two_factors(norm, max_norm), in_place=in_place)
+        both = scale_factors.factors(norm, max_norm, shrunk)
+        return multiplied(gradients, *both, in_place=in_place)
     dtype = keras.backend.standardize_dtype(norm.dtype)
-    both = floating_point.two_factors_of_numbers(known_norm, limit, dtype)
-    factors = [torch.tensor(factor, dtype=norm.dtype) for factor in both if factor != 1.0]
+    numbers = scale_factors.factors_of_numbers(known_norm, limit, dtype, lambda: float(shrunk()))
+    factors = [torch.tensor(factor, dtype=norm.dtype) for factor in numbers if factor != 1.0]
     return multiplied(gradients, *factors, in_place=in_place)
 
 
@@ -43,7 +58,8 @@ def scale_each_to_norm(
     if host.can_read(norms) and not (norms.requires_grad or limits.requires_grad):
         return _scaled_each_on_host(gradients, norms, limits, overwritable)
     in_place = are_kept_by(overwritable, gradients)
-    first, second = floating_point.factors(norms, limits)
+    shrunk = partial(_shrunk_norms, gradients, norms) if host.can_read(norms) else None
+    first, second = scale_factors.factors(norms, limits, shrunk)
     return [
         multiplied([gradient], first[place], second[place], in_place=in_place)[0]
         for place, gradient in enumerate(gradients)
@@ -55,8 +71,15 @@ def _scaled_each_on_host(
 ) -> list[Gradient]:
     """Multiply in one call a factor those that are above their limit."""
     dtype = keras.backend.standardize_dtype(norms.dtype)
-    factors: dict[int, tuple[float, float]] = {
-        place: floating_point.two_factors_of_numbers(norm, limit, dtype)
+
+    def factors_at(place: int, norm: float, limit: float) -> tuple[float, float]:
+        def shrunk() -> float:
+            return float(_shrunk_norm([gradients[place]], dtype))
+
+        return scale_factors.factors_of_numbers(norm, limit, dtype, shrunk)
+
+    factors = {
+        place: factors_at(place, norm, limit)
         for place, (norm, limit) in enumerate(zip(norms.tolist(), limits.tolist(), strict=True))
         if not (norm <= limit or math.isinf(limit))
     }
@@ -71,3 +94,15 @@ def _scaled_each_on_host(
         for place, product in zip(places, products, strict=True):
             scaled[place] = product
     return scaled
+
+
+def _shrunk_norm(gradients: Gradients, dtype: str, norm_type: float = 2.0) -> Tensor:
+    operands = [whole(norm_operand(gradient)) for gradient in gradients]
+    return floating_point.shrunk_norm(operands, dtype, norm_type)
+
+
+def _shrunk_norms(gradients: Gradients, norms: Tensor) -> Tensor:
+    if bool(floating_point.is_in_range(norms).all()):
+        return norms
+    dtype = keras.backend.standardize_dtype(norms.dtype)
+    return torch.stack([_shrunk_norm([gradient], dtype) for gradient in gradients])
