@@ -94,8 +94,8 @@ class Applying:
             )
         )
         skip = self.skipping.decide(update, self.clipper)
-        # No state of any clipper recovers from a NaN that has entered it.
-        learns = ops.isfinite(update.global_norm)
+        # No state of any clipper recovers from a NaN, or from a norm that overflowed.
+        learns = update.norm_is_in_range
         if skip is not None:
             learns = ops.logical_and(learns, ops.logical_not(skip))
         # Before the clip, which may overwrite the gradients.
