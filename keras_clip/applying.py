@@ -35,6 +35,7 @@ class Applying:
         history: keeps a row of numbers for each update.
         variable_norms: keeps the norm of each variable's gradient.
         own_variables: the wrapper's variables, among them all of the above.
+        sum_repeated_rows: whether sparse gradients are handed on with each row once.
     """
 
     inner: InnerOptimizer
@@ -45,6 +46,7 @@ class Applying:
     history: History
     variable_norms: VariableNorms
     own_variables: Sequence[Variable]
+    sum_repeated_rows: bool
 
     def apply(self, gradients: Gradients, variables: Sequence[Variable]) -> None:
         """Update, or add to an update that takes the gradients of several batches."""
@@ -104,6 +106,8 @@ class Applying:
             clipped = self.clipper.clip(update)
             self._record(update, clipped, skip)
         self.grad_norm.assign(update.global_norm)
+        if self.sum_repeated_rows:
+            clipped = [backend.with_rows_summed(gradient) for gradient in clipped]
         return clipped, skip
 
     def _record(self, update: Update, clipped: list[Gradient], skip: Tensor | None) -> None:

@@ -12,6 +12,7 @@ from keras_clip._seam.loss_scale import tell_of_overflows
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.applying import Applying
 from keras_clip.clippers import ClipByGlobalNorm, Clipper
+from keras_clip.clippers.hyperparameters import check_flag
 from keras_clip.clippers.registry import deserialize, get_member
 from keras_clip.readings import Readings
 from keras_clip.records.history import History
@@ -71,6 +72,10 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
             patterns (`re.fullmatch`, a path itself goes first) to these or None, where the key
             "default" is for all variables that no pattern matches; without it they have no
             bound. Defaults to None, no bounds.
+        sum_repeated_rows: bool, on TensorFlow hand on a `tf.IndexedSlices` with the repeated rows
+            of an embedding summed, as JAX, torch and Keras's own clips have them. Adam and
+            others square each row before they sum it otherwise. Defaults to False: rows are
+            handed on as they came, as without a wrapper.
         name: str, defaults to "clipped_optimizer".
 
     Raises:
@@ -111,10 +116,12 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
         skip_above: ThresholdValue | None = None,
         history_size: int = 10_000,
         max_weight: Any = None,
+        sum_repeated_rows: bool = False,
         name: str | None = None,
     ) -> None:
         inner = get_optimizer(inner_optimizer)
         check_wrappable(inner)
+        check_flag("sum_repeated_rows", sum_repeated_rows)
         chosen = _choose_clipper(max_norm, clipper)
         weight_groups = WeightGroups(max_weight)
         kept_history = History(history_size)
@@ -133,6 +140,7 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
         self._skipping = skipping
         self._history = kept_history
         self._variable_norms = VariableNorms()
+        self._sum_repeated_rows = sum_repeated_rows
         self._applying: Applying | None = None
 
     def add_variable(self, shape: tuple[int, ...], *args: Any, **kwargs: Any) -> Variable:
@@ -176,6 +184,7 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
             history=self._history,
             variable_norms=self._variable_norms,
             own_variables=keras_private.own_variables(self),
+            sum_repeated_rows=self._sum_repeated_rows,
         )
 
     def apply(
@@ -308,6 +317,7 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
             "skip_above": held_thresholds(self)["skip_above"].get_config(),
             "history_size": self.history_size,
             "max_weight": self._weight_groups.get_config(),
+            "sum_repeated_rows": self._sum_repeated_rows,
         }
 
     @classmethod

@@ -83,7 +83,6 @@ def _check_no_clip_of_keras(optimizer: Optimizer) -> None:
             raise ValueError(
                 f"inner_optimizer={optimizer.name!r} clips by itself: {argument}={value!r}. Keras "
                 "does that on each replica before the all-reduce, and its gradients would be "
-                f"clipped twice. Remove {argument} and set max_norm of the ClippedOptimizer, "
-                f"for example ClippedOptimizer({type(optimizer).__name__}(...), "
-                f"max_norm={value!r})."
+                f"clipped twice. Set optimizer.{argument} = None, which keeps its moments, or "
+                f"leave {argument} out, and write ClippedOptimizer(optimizer, max_norm={value!r})."
             )

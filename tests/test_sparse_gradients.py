@@ -122,3 +122,35 @@ def test_applied_step_of_an_embedding_has_the_norm_asked_for():
     model.fit(TOKENS, TARGETS, verbose=0)
     step = [after - was for after, was in zip(model.get_weights(), before, strict=True)]
     assert reference.global_norm(step) == pytest.approx(0.1, rel=1e-5)
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="IndexedSlices")
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("max_norm", [0.1, 1e30])
+def test_rows_that_are_summed_give_adam_the_step_of_a_dense_gradient(max_norm, graph):
+    import tensorflow as tf
+
+    indices, values = [2, 0, 2, 2], np.float32([[1, 2], [3, 4], [5, 6], [-1, 1]])
+    dense = np.zeros((4, 2), "float32")
+    np.add.at(dense, indices, values)
+
+    def stepped(gradient, **options):
+        variable = keras.Variable(np.ones((4, 2), "float32"))
+        optimizer = ClippedOptimizer(keras.optimizers.Adam(0.1), max_norm, **options)
+        optimizer.build([variable])
+        apply = tf.function(optimizer.apply) if graph else optimizer.apply
+        for _ in range(3):
+            apply([gradient], [variable])
+        return variable.numpy()
+
+    slices = tf.IndexedSlices(tf.constant(values), tf.constant(indices), tf.constant([4, 2]))
+    expected = stepped(tf.constant(dense))
+    np.testing.assert_allclose(stepped(slices, sum_repeated_rows=True), expected, rtol=1e-6)
+    assert not np.allclose(stepped(slices), expected, rtol=1e-3)
+
+
+def test_summing_rows_is_in_the_config():
+    made = ClippedOptimizer("adam", sum_repeated_rows=True)
+    assert ClippedOptimizer.from_config(made.get_config()).get_config()["sum_repeated_rows"]
+    with pytest.raises(TypeError, match="sum_repeated_rows must be True or False"):
+        ClippedOptimizer("adam", sum_repeated_rows=1)

@@ -41,6 +41,10 @@ class Backend(abc.ABC):
     def norm_operand(self, gradient: Gradient) -> Tensor:
         """Return a dense tensor with the norm of `gradient`: repeated rows are summed."""
 
+    def with_rows_summed(self, gradient: Gradient) -> Gradient:
+        """Return a sparse gradient with repeated rows summed; Keras makes these on TensorFlow."""
+        return gradient
+
     def row_totals(self, gradient: Gradient) -> tuple[Tensor, Tensor]:
         """Return for each stored row the sum of all rows with its index, and the indices."""
         raise TypeError(

@@ -17,7 +17,7 @@ from tests.support.gradient_stream import (
 )
 from tests.support.optimizers import keras_has
 
-AXES = {"kernel": 0, "convolution": (0, 1)}
+AXES = {"kernel": 0, "depthwise_kernel": (0, 1)}
 CLIPPERS = {
     "global norm": lambda: None,
     # They read the weights, which decay and bounds change.

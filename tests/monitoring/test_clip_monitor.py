@@ -200,13 +200,12 @@ class TestRecord:
     def test_file_of_an_optimizer_that_trained_unwatched_and_was_set_back(self, tmp_path):
         monitor = ClipMonitor(csv=tmp_path / "record.csv")
         model, _ = fit_with(ClippedOptimizer("sgd"), monitor, epochs=1)
-        store = {}
-        model.optimizer.save_own_variables(store)
+        stores = saved(model.optimizer)
         fit(model, epochs=1)
         fit(model, epochs=1, callbacks=[monitor])
         assert_same_record(read_csv(tmp_path / "record.csv"), monitor.record)
         assert len(monitor.record["step"]) == 3 * UPDATES_PER_EPOCH
-        model.optimizer.load_own_variables(store)
+        load(model.optimizer, stores)
         fit(model, epochs=1, callbacks=[monitor])
         assert_same_record(read_csv(tmp_path / "record.csv"), monitor.record)
         np.testing.assert_array_equal(monitor.record["step"], np.arange(2 * UPDATES_PER_EPOCH))
@@ -277,9 +276,7 @@ class TestHistoryOfAnOptimizer:
         target = ClippedOptimizer("sgd", 0.7, history_size=other)
         apply_all(source, make_variables(), gradient_stream(5))
         target.build(make_variables())
-        store = {}
-        source.save_own_variables(store)
-        target.load_own_variables(store)
+        load(target, saved(source))
         assert float(target.max_norm.numpy()) == pytest.approx(0.3)
         expected = np.arange(5)[-min(one, other) :] if min(one, other) else []
         np.testing.assert_array_equal(target.history["step"], expected)
@@ -380,6 +377,7 @@ def test_variable_norms_of_replicas():
     import tensorflow as tf
 
     from tests.support.mirrored import mirrored_strategy
+from tests.support.stores import load, saved
 
     inputs, targets = data()
     batches = tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(16)

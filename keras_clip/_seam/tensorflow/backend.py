@@ -37,6 +37,9 @@ class TensorFlowBackend(Backend):
     def norm_operand(self, gradient: Gradient) -> Tensor:
         return tensorflow_gradients.norm_operand(gradient)
 
+    def with_rows_summed(self, gradient: Gradient) -> Gradient:
+        return tensorflow_gradients.with_rows_summed(gradient)
+
     def row_totals(self, gradient: Gradient) -> tuple[Tensor, Tensor]:
         return tensorflow_gradients.row_totals(gradient)
 

@@ -51,6 +51,18 @@ def row_totals(gradient: Gradient) -> tuple[Tensor, Tensor]:
     return tf.gather(totals, segments), gradient.indices
 
 
+def with_rows_summed(gradient: Gradient) -> Gradient:
+    """Return slices that name each row once, followed by zeros for row 0; others as they are."""
+    if not is_sparse(gradient):
+        return gradient
+    indices = gradient.indices
+    sums, segments = _sum_repeated_rows(widened(gradient.values), indices)
+    rows = tf.math.unsorted_segment_max(indices, segments, num_segments=tf.shape(indices)[0])
+    # A segment that got no row has the smallest integer.
+    rows = tf.maximum(rows, tf.zeros_like(rows))
+    return tf.IndexedSlices(tf.cast(sums, gradient.dtype), rows, gradient.dense_shape)
+
+
 def _sum_repeated_rows(values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     """One row for each distinct index and zeros for the rest; and which row each went to."""
     # Sorting keeps every shape known, so that XLA compiles it; tf.unique it refuses.
