@@ -17,6 +17,7 @@ from tests.support.gradient_stream import (
 )
 from tests.support.models import data, fit, make_model
 from tests.support.optimizers import keras_has
+from tests.support.stores import load, saved
 
 # `fit` of tests.support.models: 48 samples in batches of 8.
 UPDATES_PER_EPOCH = 6
@@ -377,7 +378,6 @@ def test_variable_norms_of_replicas():
     import tensorflow as tf
 
     from tests.support.mirrored import mirrored_strategy
-from tests.support.stores import load, saved
 
     inputs, targets = data()
     batches = tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(16)
