@@ -120,11 +120,11 @@ class AdaGC(Clipper):
 
     def _shares(self, norms: Tensor, norm: Tensor) -> Tensor:
         """Return `norms / norm`, by smaller numbers where the type does not hold the norm."""
-        shrunk = norms * floating_point.shrinking_factor(self.dtype)
+        shrunk = norms * floating_point.shrinkage(norm)
         in_range = floating_point.is_in_range(norm)
         divisor = backend.where(in_range, norm, norm_of_tensors([shrunk]))
         divisor = backend.where(divisor > 0, divisor, ops.ones_like(divisor))
-        return backend.where(in_range, norms, shrunk) / divisor
+        return shrunk / divisor
 
     def _after_warm_up(self, norms: Tensor, gamma: Tensor, update: Update) -> tuple[Tensor, Tensor]:
         clip_ratio = ops.cast(update.evaluate(self.clip_ratio), self.dtype)

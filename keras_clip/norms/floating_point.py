@@ -135,22 +135,33 @@ def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
 
 def shrunk_norm(
     values: Sequence[Tensor],
-    dtype: str,
+    norm: Tensor,
     p: float = 2.0,
     settled: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Tensor:
-    """`shrinking_factor` times the p-norm of `values`, which is in the range where that is not."""
-    shrunk = [_shrunk(value, dtype) for value in values]
+    """Norm of `values` times `shrinkage(norm)`, `norm` being theirs if the type holds it."""
+    shrunk = [_shrunk(value, shrinkage(norm)) for value in values]
     if p != 2.0:
         return p_norm(shrunk, p)
     return root(ops.sum(settled(ops.stack([ops.sum(ops.square(v)) for v in shrunk]))))
 
 
-def _shrunk(value: Tensor, dtype: str) -> Tensor:
+def _shrunk(value: Tensor, factor: Tensor) -> Tensor:
+    dtype = keras.backend.standardize_dtype(factor.dtype)
     if not is_complex(value):
-        return ops.cast(value, dtype) * shrinking_factor(dtype)
-    wide = ops.cast(value, "complex64" if dtype == "float32" else "complex128")
-    return ops.abs(wide * shrinking_factor(dtype))
+        return ops.cast(value, dtype) * factor
+    wide = "complex64" if dtype == "float32" else "complex128"
+    return ops.abs(ops.cast(value, wide) * ops.cast(factor, wide))
+
+
+def shrinkage(norm: Tensor) -> Tensor:
+    """Return `shrinking_factor` where `norm` is not in range, else 1.
+
+    Hazard: XLA takes a constant factor out of a square, which then overflows.
+    """
+    one = ops.ones_like(norm)
+    factor = shrinking_factor(keras.backend.standardize_dtype(norm.dtype))
+    return ops.where(is_in_range(norm), one, one * factor)
 
 
 def shrinking_factor(dtype: str) -> float:
@@ -176,13 +187,17 @@ def is_in_range(norm: Tensor) -> Tensor:
 def usable_divisor(largest: Tensor) -> Tensor:
     """Hazard: zero, infinity, and a number that is flushed to zero may not be divided by.
 
+    Nor may one whose reciprocal is flushed to zero, which XLA multiplies by instead.
+
     A NaN stays in the sum whatever the divisor is. To derivatives it is a constant, as no norm
     depends on the number that its entries are divided by.
     """
     largest = ops.stop_gradient(largest)
     smallest = _SMALLEST_NORMAL[keras.backend.standardize_dtype(largest.dtype)]
     usable = ops.logical_and(ops.isfinite(largest), largest >= smallest)
-    return ops.where(usable, largest, ops.ones_like(largest))
+    one = ops.ones_like(largest)
+    at_most = ops.where(largest * smallest < 1.0, largest, one / smallest)
+    return ops.where(usable, at_most, one)
 
 
 def _largest_magnitude(value: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ Axes = tuple[int, ...]
 # Below this the authors divide by it instead of by the norm.
 _SMALLEST_DIVISOR = 1e-6
 
+_LARGEST_DIVISOR = 1e30
+
 # Norms whose squares underflow are below 1e-10, in any type that norms have.
 _FAR_ABOVE_UNDERFLOW = 1e-9
 
@@ -76,7 +78,10 @@ def _clip_units(
         shrunk: list[Tensor] = backend.choose(
             _all_of(in_range),
             lambda: [norm for norm, _ in norms_and_limits],
-            lambda: [_shrunk_norm(pair) for pair in pairs],
+            lambda: [
+                _shrunk_norm(pair, norm)
+                for pair, (norm, _) in zip(pairs, norms_and_limits, strict=True)
+            ],
         )
         each = zip(gradients, norms_and_limits, shrunk, untouched, strict=True)
         return [_scaled(gradient, *both, own, same) for gradient, both, own, same in each]
@@ -160,10 +165,9 @@ def _is_exact(gradient_sum: Tensor, weight_sum: Tensor, limit: Tensor, eps: floa
     return ops.logical_and(ops.all(ops.logical_or(of_gradient, harmless)), ops.all(of_weight))
 
 
-def _shrunk_norm(pair: _Pair) -> Tensor:
-    """Return what the norm is of smaller gradients, for one above the range."""
-    dtype = keras.backend.standardize_dtype(pair.gradient.dtype)
-    shrunk = pair.gradient * floating_point.shrinking_factor(dtype)
+def _shrunk_norm(pair: _Pair, norm: Tensor) -> Tensor:
+    """Return the norms of smaller gradients, for those above the range."""
+    shrunk = pair.gradient * floating_point.shrinkage(norm)
     return floating_point.root(_sum_of_squares(shrunk, pair.axes))
 
 
@@ -171,13 +175,15 @@ def _scaled(
     gradient: Gradient, norm: Tensor, limit: Tensor, shrunk: Tensor, untouched: Tensor
 ) -> Gradient:
     dtype = keras.backend.standardize_dtype(norm.dtype)
-    is_usual, one = floating_point.is_in_range(norm), ops.ones_like(norm)
-    # An infinite entry leaves zeros beside its NaN.
-    norm = ops.where(ops.logical_or(is_usual, ops.isinf(norm)), norm, shrunk)
-    first = ops.where(is_usual, one, one * floating_point.shrinking_factor(dtype))
+    one, factor = ops.ones_like(norm), floating_point.shrinking_factor(dtype)
     smallest = floating_point.scalar(_SMALLEST_DIVISOR, dtype)
+    # The reciprocal of a larger norm is flushed to zero, and XLA multiplies by it.
+    first = ops.where(norm > _LARGEST_DIVISOR, one * factor, one)
+    # An infinite entry leaves zeros beside its NaN.
+    known = ops.logical_or(floating_point.is_in_range(norm), ops.isinf(norm))
     divisor = ops.where(norm < smallest, smallest, norm)
-    limit = ops.where(untouched, one, limit)
+    divisor = ops.where(known, divisor * first, shrunk)
+    limit = ops.where(untouched, ops.ones_like(limit), limit)
 
     def scale(values: Tensor) -> Tensor:
         wide = values if floating_point.is_complex(values) else ops.cast(values, norm.dtype)

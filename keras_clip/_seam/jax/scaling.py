@@ -34,7 +34,7 @@ def _scale_to_norm(
         return jax.lax.cond(
             floating_point.is_in_range(norm),
             lambda: norm,
-            lambda: _shrunk_norm(gradients, norm.dtype, norm_type),
+            lambda: _shrunk_norm(gradients, norm, norm_type),
         )
 
     idle = scale_factors.needs_no_clip(norm, max_norm)
@@ -58,18 +58,20 @@ def _scale_each_to_norm(
         return jax.lax.cond(
             jnp.all(floating_point.is_in_range(norms)),
             lambda: norms,
-            lambda: jnp.stack([_shrunk_norm([g], norms.dtype, 2.0) for g in gradients]),
+            lambda: jnp.stack(
+                [_shrunk_norm([g], n, 2.0) for g, n in zip(gradients, list(norms), strict=True)]
+            ),
         )
 
     idle = jnp.all(scale_factors.needs_no_clip(norms, limits))
     return _scaled_unless(idle, scaled, gradients, norms, limits, in_loop)
 
 
-def _shrunk_norm(gradients: list[Gradient], dtype: Any, norm_type: float) -> Tensor:
+def _shrunk_norm(gradients: list[Gradient], norm: Tensor, norm_type: float) -> Tensor:
     # The barriers: see `norms`.
     operands = jax.lax.optimization_barrier([norm_operand(gradient) for gradient in gradients])
     settled = jax.lax.optimization_barrier
-    return floating_point.shrunk_norm(operands, str(dtype), norm_type, settled)
+    return floating_point.shrunk_norm(operands, norm, norm_type, settled)
 
 
 def _scaled_unless(

@@ -68,7 +68,7 @@ def _clip_extreme(
         return tf.cond(
             floating_point.is_in_range(norm),
             lambda: norm,
-            lambda: _shrunk_norm(gradients, norm.dtype.name, norm_type),
+            lambda: _shrunk_norm(gradients, norm, norm_type),
         )
 
     first, second = scale_factors.factors(norm, max_norm, shrunk)
@@ -78,9 +78,14 @@ def _clip_extreme(
     return _cast_like(scaled, gradients)
 
 
-def _shrunk_norm(gradients: list[Gradient], dtype: str, norm_type: float = 2.0) -> Tensor:
+def _shrunk_norm(gradients: list[Gradient], norm: Tensor, norm_type: float = 2.0) -> Tensor:
     operands = [norm_operand(gradient) for gradient in gradients]
-    return floating_point.shrunk_norm(operands, dtype, norm_type)
+    return floating_point.shrunk_norm(operands, norm, norm_type)
+
+
+def _shrunk_norms(gradients: list[Gradient], norms: Tensor) -> Tensor:
+    each = zip(gradients, tf.unstack(norms, num=len(gradients)), strict=True)
+    return tf.stack([_shrunk_norm([gradient], norm) for gradient, norm in each])
 
 
 def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
@@ -104,7 +109,7 @@ def _scaled_each(gradients: list[Gradient], norms: Tensor, limits: Tensor) -> li
         return tf.cond(
             tf.reduce_all(floating_point.is_in_range(norms)),
             lambda: norms,
-            lambda: tf.stack([_shrunk_norm([g], norms.dtype.name) for g in gradients]),
+            lambda: _shrunk_norms(gradients, norms),
         )
 
     first, second = scale_factors.factors(norms, limits, shrunk)

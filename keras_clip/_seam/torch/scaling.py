@@ -36,7 +36,7 @@ def scale_to_norm(
     dtype = keras.backend.standardize_dtype(norm.dtype)
 
     def shrunk() -> Tensor:
-        return _shrunk_norm(gradients, dtype, norm_type)
+        return _shrunk_norm(gradients, norm, norm_type)
 
     # Where the norm is not finite all would become NaN, and nobody could find the one it was.
     in_place = math.isfinite(known_norm) and are_kept_by(overwritable, gradients)
@@ -74,7 +74,7 @@ def _scaled_each_on_host(
 
     def factors_at(place: int, norm: float, limit: float) -> tuple[float, float]:
         def shrunk() -> float:
-            return float(_shrunk_norm([gradients[place]], dtype))
+            return float(_shrunk_norm([gradients[place]], norms[place]))
 
         return scale_factors.factors_of_numbers(norm, limit, dtype, shrunk)
 
@@ -96,13 +96,13 @@ def _scaled_each_on_host(
     return scaled
 
 
-def _shrunk_norm(gradients: Gradients, dtype: str, norm_type: float = 2.0) -> Tensor:
+def _shrunk_norm(gradients: Gradients, norm: Tensor, norm_type: float = 2.0) -> Tensor:
     operands = [whole(norm_operand(gradient)) for gradient in gradients]
-    return floating_point.shrunk_norm(operands, dtype, norm_type)
+    return floating_point.shrunk_norm(operands, norm, norm_type)
 
 
 def _shrunk_norms(gradients: Gradients, norms: Tensor) -> Tensor:
     if bool(floating_point.is_in_range(norms).all()):
         return norms
-    dtype = keras.backend.standardize_dtype(norms.dtype)
-    return torch.stack([_shrunk_norm([gradient], dtype) for gradient in gradients])
+    each = zip(gradients, norms, strict=True)
+    return torch.stack([_shrunk_norm([gradient], norm) for gradient, norm in each])
