@@ -1,6 +1,7 @@
 """Clippers at random, nested ones among them."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,25 +14,40 @@ _SINGLE = [*_RUNNING, "ClipByNorm", "ClipByValue", "ClipByBlockRMS", "AGC", "Ada
 _NESTED = ["Chain", "ObserveOnly", "ClipperMap"]
 
 
-def draw_clipper(rng: np.random.Generator, has_running_threshold: bool, depth: int = 2) -> Clip:
+def draw_clipper(
+    rng: np.random.Generator,
+    has_running_threshold: bool,
+    depth: int = 2,
+    is_inside_map: bool = False,
+) -> Clip:
     """A clipper; one with a threshold for one norm if `skip_above` needs it."""
+
+    def draw_member(has_running_threshold: bool = has_running_threshold) -> Clip:
+        is_inside = is_inside_map or kind == "ClipperMap"
+        return draw_clipper(rng, has_running_threshold, depth - 1, is_inside)
+
     single = _RUNNING if has_running_threshold else _SINGLE
     nested = ["Chain", "ObserveOnly"] if has_running_threshold else _NESTED
     if depth == 0 or rng.random() < 0.6:
         return _draw_single(rng, one_of(rng, single))
     kind = one_of(rng, nested)
     if kind == "ObserveOnly":
-        return Clip(kind, members=(draw_clipper(rng, has_running_threshold, depth - 1),))
+        return Clip(kind, members=(draw_member(),))
     if kind == "Chain":
-        rest = [draw_clipper(rng, False, depth - 1) for _ in range(int(rng.integers(0, 3)))]
-        return Clip(kind, members=(draw_clipper(rng, has_running_threshold, depth - 1), *rest))
-    return _draw_map(rng, depth)
+        first, rest = draw_member(), int(rng.integers(0, 3))
+        return Clip(kind, members=(first, *(draw_member(False) for _ in range(rest))))
+    return _draw_map(rng, draw_member, is_inside_map)
 
 
-def _draw_map(rng: np.random.Generator, depth: int) -> Clip:
+def _draw_map(
+    rng: np.random.Generator, draw_member: Callable[[], Clip], is_inside_map: bool
+) -> Clip:
     patterns = one_of(rng, [(".*head/.*",), (".*bias",), (".*hidden/kernel", ".*head/.*")])
-    members: list[Clip | None] = [draw_clipper(rng, False, depth - 1) for _ in patterns]
-    members.append(draw_clipper(rng, False, depth - 1) if rng.random() < 0.6 else None)
+    if is_inside_map:
+        # A pattern has to match a variable, and the outer map hands on some only.
+        patterns = (".*",)
+    members: list[Clip | None] = [draw_member() for _ in patterns]
+    members.append(draw_member() if rng.random() < 0.6 else None)
     if rng.random() < 0.2 and members[-1] is not None:
         members[0] = None
     return Clip("ClipperMap", members=tuple(members), patterns=patterns)

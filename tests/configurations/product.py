@@ -101,11 +101,8 @@ def _optimizer(configuration: Configuration) -> Any:
         loss_scale_factor=configuration.loss_scale,
         gradient_accumulation_steps=configuration.accumulation,
         **dict(rule.arguments),
-        **(
-            {}
-            if configuration.weight_decay is None
-            else {"weight_decay": configuration.weight_decay}
-        ),
+        # AdamW has a decay of its own, and takes no None.
+        **({} if decay is None else {"weight_decay": decay}),
     )
     return keras_clip.ClippedOptimizer(
         inner,
@@ -221,7 +218,10 @@ class Product:
         return found
 
 
-_ERRORS = {"nonfinite='raise'": "NonFiniteGradientError", "max_consec": "TooManySkipsError"}
+_ERRORS = {
+    "nonfinite=": "NonFiniteGradientError",
+    "max_consecutive_skips=": "TooManySkipsError",
+}
 
 
 def _outcome(error: Exception) -> Outcome:
