@@ -1,0 +1,1 @@
+"""Options drawn at random, trained with, and compared with an emulation in NumPy."""

@@ -1,0 +1,128 @@
+"""Everything that one draw decides, in a form whose repr makes the same case again."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Arguments: TypeAlias = tuple[tuple[str, Any], ...]
+
+# Of the model in `product.py`, in the order of its variables. Keras puts the model's name in front
+# of a path, and leaves it out once the model is loaded.
+PATHS = ("hidden/kernel", "hidden/bias", "head/kernel", "head/bias")
+SHAPES = ((3, 2), (2,), (2, 1), (1,))
+# Axes of one unit, and number of inputs of one output: of Dense layers, by the documentation.
+UNIT_AXES = ((0,), (0,), (0,), (0,))
+FAN_IN = (3, 3, 2, 2)
+# The kernel of the first layer is the one with a constraint, if any has one.
+CONSTRAINED = 0
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A threshold that is `keras.optimizers.schedules.ExponentialDecay`."""
+
+    initial: float
+    steps: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A threshold that is a callable of the step: `start + slope * step`."""
+
+    start: float
+    slope: float
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An optimizer of Keras, without what all of them take."""
+
+    name: str
+    arguments: Arguments = ()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clipper; the members of a `Chain`, `ObserveOnly` or `ClipperMap` are clippers again.
+
+    `patterns` are those of a `ClipperMap`, whose last member is the default: None clips nothing.
+    """
+
+    kind: str
+    arguments: Arguments = ()
+    members: tuple["Clip | None", ...] = ()
+    patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A number given to a threshold right before a call.
+
+    `owner` says whose: "skip_above" and "max_weight" are the optimizer's; a tuple leads from the
+    clipper to a member of a member.
+    """
+
+    call: int
+    owner: str | tuple[int, ...]
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One case: an optimizer with all its options, and the batches it is given."""
+
+    seed: tuple[int, int, int]
+    mode: str
+    rule: Rule
+    learning_rate: float | Decay
+    weight_decay: float | None
+    ema: tuple[float, int | None] | None
+    accumulation: int | None
+    loss_scale: float | None
+    clipper: Clip
+    nonfinite: str
+    max_consecutive_skips: int | None
+    skip_above: Any
+    max_weight: Any
+    history_size: int
+    missing: int | None
+    constraint: bool
+    batches: tuple[str, ...]
+    assignments: tuple[Assignment, ...]
+    resume: tuple[int, str] | None
+
+    @property
+    def present(self) -> list[int]:
+        """Places of the variables that have a gradient."""
+        return [place for place in range(len(SHAPES)) if place != self.missing]
+
+
+def first_weights(configuration: Configuration) -> list[np.ndarray]:
+    """The weights that training starts from."""
+    generator = np.random.default_rng([*configuration.seed, 0])
+    return [generator.normal(size=shape).astype("float32") for shape in SHAPES]
+
+
+_SIZES = {"usual": 1.0, "nan": 1.0, "inf": 1.0, "zero": 0.0, "1e30": 1e30, "1e-30": 1e-30}
+
+
+def gradients(configuration: Configuration, call: int) -> list[np.ndarray]:
+    """What `apply` is given at a call, loss scale included, a gradient for every variable."""
+    generator = np.random.default_rng([*configuration.seed, 1, call])
+    kind = configuration.batches[call]
+    if kind == "3e38":
+        # The norm of these is more than float32 can hold, each entry is not.
+        sizes = [generator.uniform(2e38, 3e38, size=shape) for shape in SHAPES]
+        arrays = [size * generator.choice([-1.0, 1.0], size=size.shape) for size in sizes]
+    else:
+        size = _SIZES[kind] * 10.0 ** generator.uniform(-1.0, 1.0)
+        arrays = [generator.normal(size=shape) * size for shape in SHAPES]
+    if kind in ("nan", "inf"):
+        spoilt = arrays[generator.choice(configuration.present)].reshape(-1)
+        bad = np.nan if kind == "nan" else np.inf * generator.choice([-1.0, 1.0])
+        spoilt[generator.integers(spoilt.size)] = bad
+    with np.errstate(over="ignore"):
+        return [(array * (configuration.loss_scale or 1.0)).astype("float32") for array in arrays]

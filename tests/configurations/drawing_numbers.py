@@ -1,0 +1,37 @@
+"""Numbers at random, and thresholds that are numbers or functions of the step."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tests.configurations.configuration import Decay, Line
+
+
+def one_of(rng: np.random.Generator, choices: Sequence[Any]) -> Any:
+    """One of them; `rng.choice` would make NumPy scalars of numbers."""
+    return choices[int(rng.integers(len(choices)))]
+
+
+def maybe(rng: np.random.Generator, probability: float, make: Callable[[], Any]) -> Any:
+    """What `make` makes, or None."""
+    return make() if rng.random() < probability else None
+
+
+def draw_size(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform, of four digits."""
+    return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.4g}")
+
+
+def draw_threshold(
+    rng: np.random.Generator, low: float, high: float, lowest: float = 0.0
+) -> float | Decay | Line:
+    """A number, a schedule, or a callable of the step; nowhere below `lowest`."""
+    value = draw_size(rng, low, high)
+    kind = one_of(rng, ["number", "number", "number", "schedule", "callable"])
+    if kind == "number":
+        return value
+    if kind == "callable":
+        return Line(value, draw_size(rng, 0.01, 0.5) * value)
+    grows = lowest > 0 or rng.random() < 0.3
+    return Decay(value, int(rng.integers(1, 6)), 1.5 if grows else 0.5)

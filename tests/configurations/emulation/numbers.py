@@ -1,0 +1,37 @@
+"""Norms and thresholds, in float64 from the formula."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tests.configurations.configuration import Decay, Line
+
+LARGEST = float(np.finfo("float32").max)
+SMALLEST_NORMAL = float(np.finfo("float32").tiny)
+
+
+def norm(gradients: list[np.ndarray], p: float = 2.0) -> float:
+    """`(sum |x| ** p) ** (1 / p)` over all entries; `max |x|` for p infinity."""
+    entries = np.concatenate([np.abs(np.float64(g)).reshape(-1) for g in gradients] or [[0.0]])
+    largest = float(np.max(entries))
+    if math.isinf(p) or largest == 0 or not math.isfinite(largest):
+        # The maximum of NumPy is NaN if any entry is.
+        return largest
+    return float(np.sum((entries / largest) ** p) ** (1.0 / p) * largest)
+
+
+def as_float32(number: float) -> float:
+    """What float32 holds of a number: infinity above 3.4e38, 0 below 1.2e-38."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = float(np.float32(number))
+    return 0.0 if abs(held) < SMALLEST_NORMAL else held
+
+
+def value_of(threshold: Any, step: int) -> Any:
+    """What a threshold is at a step; of None, None."""
+    if isinstance(threshold, Decay):
+        return threshold.initial * threshold.rate ** (step / threshold.steps)
+    if isinstance(threshold, Line):
+        return threshold.start + threshold.slope * step
+    return threshold

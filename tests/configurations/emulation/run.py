@@ -1,0 +1,15 @@
+"""The emulation of a whole configuration."""
+
+from tests.configurations.configuration import Configuration, gradients
+from tests.configurations.emulation.optimizer import EmulatedOptimizer
+
+
+def smallest_margin(configuration: Configuration) -> float:
+    """How close any number in it comes to where something is decided."""
+    emulated = EmulatedOptimizer(configuration, "tensorflow")
+    for call in range(len(configuration.batches)):
+        for assignment in configuration.assignments:
+            if assignment.call == call:
+                emulated.assign(assignment)
+        emulated.apply(gradients(configuration, call))
+    return emulated.smallest_margin

@@ -1,0 +1,51 @@
+"""What a clipper of the emulation is given, and what most of them do with it."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tests.configurations.emulation.margins import Margins
+from tests.configurations.emulation.numbers import norm
+
+Arrays = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Update:
+    """Whole-batch gradients in float64, the places of their variables, and those's weights."""
+
+    gradients: Arrays
+    places: list[int]
+    weights: Arrays
+    step: int
+    margins: Margins
+
+    @property
+    def norm(self) -> float:
+        """The global norm, without the limits of float32."""
+        return norm(self.gradients)
+
+    def having(self, gradients: Arrays) -> "Update":
+        """The same update with other gradients."""
+        return replace(self, gradients=gradients)
+
+    def subset(self, chosen: list[int]) -> "Update":
+        """The update of some of the gradients."""
+        return replace(
+            self,
+            gradients=[self.gradients[index] for index in chosen],
+            places=[self.places[index] for index in chosen],
+            weights=[self.weights[index] for index in chosen],
+        )
+
+
+def scaled(gradients: Arrays, size: float, limit: float, margins: Margins) -> Arrays:
+    """`g * min(1, limit / size)`: all NaN if the size is not finite, unless nothing is limited."""
+    limit = max(limit, 0.0) if not math.isnan(limit) else limit
+    above = margins.is_above(size, limit)
+    if math.isinf(limit) or (not above and not math.isnan(size) and not math.isnan(limit)):
+        return list(gradients)
+    if not math.isfinite(size):
+        return [gradient * math.nan for gradient in gradients]
+    return [gradient * (limit / size) for gradient in gradients]
