@@ -28,6 +28,11 @@ def as_float32(number: float) -> float:
     return 0.0 if abs(held) < SMALLEST_NORMAL else held
 
 
+def norm_in_float32(number: float) -> float:
+    """What float32 reports of a norm: a finite one above its range is its largest number."""
+    return LARGEST if math.isfinite(number) and number > LARGEST else as_float32(number)
+
+
 def value_of(threshold: Any, step: int) -> Any:
     """What a threshold is at a step; of None, None."""
     if isinstance(threshold, Decay):

@@ -15,7 +15,13 @@ from tests.configurations.configuration import (
 )
 from tests.configurations.emulation import combined, rules
 from tests.configurations.emulation.margins import Margins
-from tests.configurations.emulation.numbers import LARGEST, as_float32, norm, value_of
+from tests.configurations.emulation.numbers import (
+    LARGEST,
+    as_float32,
+    norm,
+    norm_in_float32,
+    value_of,
+)
 from tests.configurations.emulation.skipping import Outcome, Skipping
 from tests.configurations.emulation.update import Arrays, Update
 from tests.configurations.emulation.weights import Weights
@@ -97,26 +103,30 @@ class EmulatedOptimizer:
             self.iterations,
             self.margins,
         )
-        self.grad_norm = held = as_float32(update.norm)
+        self.grad_norm = norm_in_float32(update.norm)
         self.margins.is_above(update.norm, LARGEST)
         skip = self.skipping.decides(update, self.clipper)
-        clipped = self._clip(update, learns=math.isfinite(held) and not skip, skip=skip)
+        # A norm beyond float32 says too little to learn from.
+        learns = math.isfinite(as_float32(update.norm)) and not skip
+        clipped = self._clip(update, learns=learns, skip=skip)
         paths = [PATHS[p] for p, b in zip(self.configuration.present, bad, strict=True) if b]
         if skip:
             self.calls -= self.steps - 1
-            return self.skipping.after_skip(not math.isfinite(held), paths)
+            return self.skipping.after_skip(not math.isfinite(update.norm), paths)
         self.skipping.consecutive = 0
         self._step(clipped, update.gradients, sizes)
         return None
 
     def _clip(self, update: Update, learns: bool, skip: bool) -> Arrays:
-        before = copy.deepcopy(self.clipper)
+        earlier = copy.deepcopy(self.clipper)
         clipped: Arrays = self.clipper.clip(update)
-        after = as_float32(norm(clipped))
+        after = norm_in_float32(norm(clipped))
         threshold = as_float32(self.clipper.used(update))
-        self.rows.append((as_float32(update.norm), threshold, _scale(update, after, skip), skip))
+        self.rows.append(
+            (norm_in_float32(update.norm), threshold, _scale(update, after, skip), skip)
+        )
         if not learns:
-            self.clipper = before
+            self.clipper = earlier
         return clipped
 
     def _step(self, clipped: Arrays, gradients: Arrays, sizes: Arrays) -> None:
@@ -139,14 +149,14 @@ class EmulatedOptimizer:
 
 def _scale(update: Update, after: float, skip: bool) -> float:
     """Norm after clipping over norm before; 1 where nothing changed, 0 where it was skipped."""
-    before = as_float32(update.norm)
+    before = norm_in_float32(update.norm)
     if skip:
         return 0.0
     if after == before:
         return 1.0
     if before == 0:
         return math.inf
-    return after / update.norm
+    return after / (update.norm if before < LARGEST else before)
 
 
 def _factor(before: np.ndarray, after: np.ndarray) -> Any:

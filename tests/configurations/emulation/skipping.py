@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.configurations.configuration import Configuration
-from tests.configurations.emulation.numbers import as_float32, value_of
+from tests.configurations.emulation.numbers import value_of
 from tests.configurations.emulation.update import Update
 
 
@@ -28,7 +28,7 @@ class Skipping:
 
     def decides(self, update: Update, clipper: Any) -> bool:
         """Whether the update is not applied."""
-        is_finite = math.isfinite(as_float32(update.norm))
+        is_finite = math.isfinite(update.norm)
         if self.nonfinite in ("skip", "raise") and not is_finite:
             return True
         if self.skip_above is None:
