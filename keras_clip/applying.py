@@ -68,7 +68,7 @@ class Applying:
         if not batch.gradients:
             self.inner.update(batch, self._bound)
             return
-        with backend.no_gradients():
+        with backend.no_gradients(batch.gradients):
             clipped, skip = self._clip(batch)
         clipped_batch = batch.holding(clipped, batch.assigned)
         if skip is None:

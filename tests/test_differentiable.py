@@ -138,3 +138,59 @@ def test_of_a_derivative(gradient, max_norm):
     units = np.eye(2)
     rows = [(first(gradient + step * u) - first(gradient - step * u)) / (2 * step) for u in units]
     np.testing.assert_allclose(found, np.transpose(rows), rtol=1e-4)
+
+
+@pytest.mark.skipif(keras.config.backend() == "tensorflow", reason="it has no stateless_apply")
+@pytest.mark.parametrize("options", [{"max_norm": 100.0}, {"max_norm": 1.0}, {"max_norm": 0.0}])
+def test_a_whole_step_has_the_derivative_of_its_formula(options):
+    """As meta-learning takes it: through the gradient of an inner loss and one update."""
+
+    class PlainSGD(keras.optimizers.Optimizer):
+        """Keras's own on torch records nothing."""
+
+        def update_step(self, gradient, variable, learning_rate):
+            self.assign_sub(variable, keras.ops.cast(learning_rate, variable.dtype) * gradient)
+
+    one, other = np.array([1.0, -0.5, 0.3]), np.array([0.2, 0.7, -1.0])
+    weights = np.array([1.0, 2.0, 3.0])
+
+    def expected_loss(w):
+        gradient = 2 * w * one**2
+        size = np.linalg.norm(gradient)
+        clipped = gradient * min(1.0, options["max_norm"] / size)
+        return np.sum(((w - 0.1 * clipped) * other) ** 2)
+
+    differences = 1e-6 * np.eye(3)
+    expected = [
+        (expected_loss(weights + d) - expected_loss(weights - d)) / 2e-6 for d in differences
+    ]
+    variable = keras.Variable(weights, dtype="float32")
+    optimizer = ClippedOptimizer(PlainSGD(0.1), **options)
+    optimizer.build([variable])
+    np.testing.assert_allclose(
+        _derivative_of_a_step(optimizer, weights, np.float32(one), np.float32(other)),
+        expected,
+        rtol=1e-4,
+    )
+
+
+def _derivative_of_a_step(optimizer, weights, one, other):
+    if keras.config.backend() == "torch":
+        import torch
+
+        w = torch.tensor(weights, dtype=torch.float32, requires_grad=True)
+        state = [v.value.detach().clone() for v in optimizer.variables]
+        inner = torch.sum((w * torch.tensor(one)) ** 2)
+        (gradient,) = torch.autograd.grad(inner, w, create_graph=True)
+        (stepped,), _ = optimizer.stateless_apply(state, [gradient], [w])
+        return torch.autograd.grad(torch.sum((stepped * torch.tensor(other)) ** 2), w)[0].numpy()
+    import jax
+    import jax.numpy as jnp
+
+    def loss(w):
+        gradient = jax.grad(lambda w: jnp.sum((w * one) ** 2))(w)
+        state = [v.value for v in optimizer.variables]
+        (stepped,), _ = optimizer.stateless_apply(state, [gradient], [w])
+        return jnp.sum((stepped * other) ** 2)
+
+    return np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(weights, "float32")))

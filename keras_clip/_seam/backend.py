@@ -165,8 +165,12 @@ class Backend(abc.ABC):
         Returns False if this cannot raise here, or may wait and would cost a graph node.
         """
 
-    def no_gradients(self) -> AbstractContextManager[Any]:
-        """Return a context in which no operation is recorded for differentiation."""
+    def no_gradients(self, gradients: Gradients = ()) -> AbstractContextManager[Any]:
+        """Return a context in which no operation is recorded for differentiation.
+
+        Unless one of `gradients` is recorded itself, as for meta-learning.
+        """
+        del gradients
         return nullcontext()
 
     # Variables

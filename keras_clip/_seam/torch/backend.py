@@ -1,7 +1,7 @@
 """The functions of the torch backend."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -111,7 +111,9 @@ class TorchBackend(Backend):
         del may_wait
         return control_flow.raise_where(fatal, error, names, flags)
 
-    def no_gradients(self) -> AbstractContextManager[Any]:
+    def no_gradients(self, gradients: Gradients = ()) -> AbstractContextManager[Any]:
+        if any(gradient.requires_grad for gradient in gradients):
+            return nullcontext()
         context: AbstractContextManager[Any] = torch.no_grad()
         return context
 
