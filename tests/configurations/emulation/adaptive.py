@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tests.configurations.configuration import SHAPES
-from tests.configurations.emulation.numbers import norm
+from tests.configurations.emulation.numbers import as_float32, norm
 from tests.configurations.emulation.stateless import Clipper
 from tests.configurations.emulation.update import Arrays, Update, scaled
 
@@ -19,7 +19,7 @@ class AutoClip(Clipper):
         self.norms: list[float] = []
 
     def clip(self, update: Update) -> Arrays:
-        if math.isfinite(update.norm):
+        if math.isfinite(as_float32(update.norm)):
             self.norms.append(update.norm)
             self.norms = self.norms[-self.arguments["history_size"] :]
         return scaled(update.gradients, update.norm, self._percentile(update), update.margins)
