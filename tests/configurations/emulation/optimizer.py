@@ -98,9 +98,8 @@ class EmulatedOptimizer:
             self.margins,
         )
         self.grad_norm = held = as_float32(update.norm)
-        self.margins.is_above(update.norm, LARGEST)
         skip = self.skipping.decides(update, self.clipper)
-        clipped = self._clip(update, learns=math.isfinite(held) and not skip, skip=skip)
+        clipped = self._clip(update, learns=held < LARGEST and not skip, skip=skip)
         paths = [PATHS[p] for p, b in zip(self.configuration.present, bad, strict=True) if b]
         if skip:
             self.calls -= self.steps - 1
