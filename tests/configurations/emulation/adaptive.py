@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tests.configurations.configuration import SHAPES
-from tests.configurations.emulation.numbers import as_float32, norm
+from tests.configurations.emulation.numbers import LARGEST, norm
 from tests.configurations.emulation.stateless import Clipper
 from tests.configurations.emulation.update import Arrays, Update, scaled
 
@@ -19,7 +19,7 @@ class AutoClip(Clipper):
         self.norms: list[float] = []
 
     def clip(self, update: Update) -> Arrays:
-        if math.isfinite(as_float32(update.norm)):
+        if update.norm < LARGEST:
             self.norms.append(update.norm)
             self.norms = self.norms[-self.arguments["history_size"] :]
         return scaled(update.gradients, update.norm, self._percentile(update), update.margins)
@@ -118,7 +118,8 @@ class AdaGC(Clipper):
         return [scaled([g], size, target, update.margins)[0] for g, size, target in triples]
 
     def _in_warm_up(self, place: int, size: float, update: Update) -> float:
-        max_norm, divisor = self.at("max_norm", update), update.norm + self.arguments["eps"]
+        max_norm, divisor = self.at("max_norm", update), norm(update.gradients)
+        divisor += self.arguments["eps"]
         target = size / divisor * max_norm if update.margins.is_above(divisor, max_norm) else size
         if target > 0:
             self.gamma[place] = min(self.gamma[place], target)

@@ -22,7 +22,9 @@ def norm(gradients: list[np.ndarray], p: float = 2.0) -> float:
 
 
 def as_float32(number: float) -> float:
-    """What float32 holds of a number: infinity above 3.4e38, 0 below 1.2e-38."""
+    """What float32 holds of a number: 0 below 1.2e-38, and of a finite one at most 3.4e38."""
+    if math.isfinite(number) and abs(number) > LARGEST:
+        return math.copysign(LARGEST, number)
     with np.errstate(over="ignore", under="ignore"):
         held = float(np.float32(number))
     return 0.0 if abs(held) < SMALLEST_NORMAL else held

@@ -103,12 +103,9 @@ class EmulatedOptimizer:
             self.iterations,
             self.margins,
         )
-        self.grad_norm = norm_in_float32(update.norm)
-        self.margins.is_above(update.norm, LARGEST)
+        self.grad_norm = held = as_float32(update.norm)
         skip = self.skipping.decides(update, self.clipper)
-        # A norm beyond float32 says too little to learn from.
-        learns = math.isfinite(as_float32(update.norm)) and not skip
-        clipped = self._clip(update, learns=learns, skip=skip)
+        clipped = self._clip(update, learns=held < LARGEST and not skip, skip=skip)
         paths = [PATHS[p] for p, b in zip(self.configuration.present, bad, strict=True) if b]
         if skip:
             self.calls -= self.steps - 1

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.configurations.configuration import SHAPES, UNIT_AXES
 from tests.configurations.emulation.numbers import norm, value_of
-from tests.configurations.emulation.update import Arrays, Update, scaled
+from tests.configurations.emulation.update import Arrays, Update, held, scaled
 
 
 class Clipper:
@@ -43,7 +43,8 @@ class ClipByGlobalNorm(Clipper):
         return scaled(update.gradients, size, limit, update.margins)
 
     def running(self, update: Update) -> tuple[float, float]:
-        return norm(update.gradients, self.arguments["norm_type"]), self.at("max_norm", update)
+        size = held(norm(update.gradients, self.arguments["norm_type"]))
+        return size, self.at("max_norm", update)
 
     def used(self, update: Update) -> float:
         is_euclidean = self.arguments["norm_type"] == 2.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tests.configurations.emulation.margins import Margins
-from tests.configurations.emulation.numbers import norm
+from tests.configurations.emulation.numbers import LARGEST, norm
 
 Arrays = list[np.ndarray]
 
@@ -23,8 +23,8 @@ class Update:
 
     @property
     def norm(self) -> float:
-        """The global norm, without the limits of float32."""
-        return norm(self.gradients)
+        """The global norm; of finite gradients it counts as 3.4e38 at most."""
+        return held(norm(self.gradients))
 
     def having(self, gradients: Arrays) -> "Update":
         """The same update with other gradients."""
@@ -40,6 +40,11 @@ class Update:
         )
 
 
+def held(number: float) -> float:
+    """A norm as far as float32 reaches: finite gradients have a finite one."""
+    return min(number, LARGEST) if math.isfinite(number) else number
+
+
 def scaled(gradients: Arrays, size: float, limit: float, margins: Margins) -> Arrays:
     """`g * min(1, limit / size)`: all NaN if the size is not finite, unless nothing is limited."""
     limit = max(limit, 0.0) if not math.isnan(limit) else limit
@@ -48,4 +53,7 @@ def scaled(gradients: Arrays, size: float, limit: float, margins: Margins) -> Ar
         return list(gradients)
     if not math.isfinite(size):
         return [gradient * math.nan for gradient in gradients]
+    if size >= LARGEST:
+        # What is clipped to a limit has that norm, also where float32 cannot hold the norm before.
+        size = norm(gradients)
     return [gradient * (limit / size) for gradient in gradients]
