@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_clip
-from keras_clip import Update
+from keras_clip import ClippedOptimizer, Update
 from keras_clip.norms.global_norm import norm_of_tensors
 from tests.seam.test_jax_loops import differentiates_barriers
 
