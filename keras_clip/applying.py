@@ -118,7 +118,8 @@ class Applying:
 
     def _drop(self, batch: Batch) -> None:
         self.inner.drop()
-        self.skipping.dropped(batch.gradients, self.inner.known_variables(batch))
+        variables = self.inner.known_variables(batch)
+        self.skipping.dropped(batch.gradients, variables, self.history.first_row)
 
     def _bound(self, variables: Sequence[Variable], step: Tensor) -> None:
         with backend.no_gradients():

@@ -1,5 +1,6 @@
 """The optimizer that wraps another and clips its gradients."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -264,9 +265,11 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         """Overwrite variables as the wrapped optimizer does at the end of training, and raise."""
         super().finalize_variable_values(var_list)
-        # `fit` comes here when it ends. An error that nobody watched for is raised now.
         self._skipping.watch(False)
-        self._skipping.raise_if_due()
+        # `fit` comes here when it ends, also by an error, which must not be hidden by another. On
+        # JAX variables then have no value.
+        if sys.exception() is None:
+            self._skipping.raise_if_due()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what steps are compiled with; set a threshold past Keras's tracking."""

@@ -98,7 +98,6 @@ def test_a_step_is_taken(nonfinite):
     assert 0 < record["clip_scale"][0] < 1e-38
 
 
-@pytest.mark.xfail(strict=True, reason="ClippedOptimizer does not ask `norm_is_in_range` yet")
 @pytest.mark.parametrize(
     "make",
     [

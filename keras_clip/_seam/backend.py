@@ -152,18 +152,25 @@ class Backend(abc.ABC):
         self.run_unless(is_micro_batch, update, accumulate, arguments, variables)
 
     @abc.abstractmethod
+    def can_raise(self, tensor: Tensor, may_wait: bool) -> bool:
+        """Return whether an error that depends on `tensor` can be raised here.
+
+        Not from a compiled program or without waiting for a device; nor if it `may_wait` and would
+        cost a graph node.
+        """
+
     def raise_where(
         self,
         fatal: Tensor,
         error: Callable[[Sequence[str]], Exception],
         names: Sequence[str],
         flags: Tensor,
-        may_wait: bool,
-    ) -> bool:
-        """Raise `error(flagged names)` if the scalar `fatal` is true.
-
-        Returns False if this cannot raise here, or may wait and would cost a graph node.
-        """
+        after: Sequence[Tensor],
+    ) -> None:
+        """Raise `error(flagged names)` if the scalar is true and once `after` is computed."""
+        del after
+        if bool(fatal):
+            raise error([name for name, flag in zip(names, flags, strict=True) if bool(flag)])
 
     def no_gradients(self, gradients: Gradients = ()) -> AbstractContextManager[Any]:
         """Return a context in which no operation is recorded for differentiation.

@@ -63,6 +63,11 @@ class History:
         return self._updates.value if self.is_kept else None
 
     @property
+    def first_row(self) -> Tensor | None:
+        """Some of the record, on the device: an operation on it waits for what is written."""
+        return self._rows.value[0] if self.is_kept else None
+
+    @property
     def variables(self) -> list[Variable]:
         """What it consists of."""
         return [self._rows, self._updates] if self.is_kept else []

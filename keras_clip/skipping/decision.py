@@ -143,8 +143,13 @@ class Skipping:
             due = ops.logical_or(due, ops.sum(in_a_row) > self.max_consecutive_skips)
         return due
 
-    def dropped(self, gradients: Sequence[Gradient], variables: Sequence[Variable]) -> None:
-        """Note which gradients are not finite, and raise if that can be done from here."""
+    def dropped(
+        self, gradients: Sequence[Gradient], variables: Sequence[Variable], row: Tensor | None
+    ) -> None:
+        """Note which gradients are not finite, and raise if that can be done from here.
+
+        `row` is any part of the record, which is written before an error is raised.
+        """
         if not self.names_gradients:
             return
         flags = [ops.zeros((), "int32")] * len(self._paths)
@@ -155,7 +160,7 @@ class Skipping:
         is_first = ops.logical_and(self._in_a_row.value[0] == 1, places[0] >= 0)
         named = ops.where(is_first, places, self._nonfinite_variables.value)
         self._nonfinite_variables.assign(named)
-        self._raise_if_possible()
+        self._raise_if_possible([] if row is None else [row])
 
     def overflowed(self) -> None:
         """Count an update that a LossScaleOptimizer around the wrapper has left out."""
@@ -167,18 +172,17 @@ class Skipping:
             )
             self._raise_if_possible()
 
-    def _raise_if_possible(self) -> None:
-        noted = self._noted()
-        names = (*_REASONS, *self._paths)
-        fatal = self._is_due(self._in_a_row.value)
-        try:
-            # The error of a TensorFlow graph is hard to read: leave it to a watching callback.
-            raises = backend.raise_where(fatal, self._error, names, noted, self._is_watched)
-        except (NonFiniteGradientError, TooManySkipsError):
-            self._start_again()
-            raise
-        if not raises and not self._is_watched:
-            self._warn()
+    def _raise_if_possible(self, after: Sequence[Tensor] = ()) -> None:
+        count = self._in_a_row.value
+        fatal, noted = self._is_due(count), self._noted()
+        # The error of a TensorFlow graph is hard to read: a callback's is better.
+        if not backend.can_raise(fatal, self._is_watched):
+            self._warn_unless_watched()
+            return
+        # Each error is raised once, so that training may go on.
+        self._in_a_row.assign(ops.where(fatal, ops.zeros_like(count), count))
+        after = [*after, self._in_a_row.value]
+        backend.raise_where(fatal, self._error, (*_REASONS, *self._paths), noted, after)
 
     def _noted(self) -> Tensor:
         """Return which reasons, and which variables, an error has to name."""
@@ -187,10 +191,6 @@ class Skipping:
         named = ops.any(self._nonfinite_variables.value[:, None] == places[None, :], axis=0)
         named = ops.logical_and(named, reasons[0])
         return ops.cast(ops.concatenate([reasons, named]), "int32")
-
-    def _start_again(self) -> None:
-        """Raise each error once, so that training may go on."""
-        self._in_a_row.assign(ops.zeros_like(self._in_a_row.value))
 
     def _error(self, names: Sequence[str]) -> Exception:
         reasons = [reason for reason in _REASONS if reason in names]
@@ -210,8 +210,8 @@ class Skipping:
             f"at the data of these steps, or resume from an earlier checkpoint.{concerned}"
         )
 
-    def _warn(self) -> None:
-        if self._has_warned:
+    def _warn_unless_watched(self) -> None:
+        if self._has_warned or self._is_watched:
             return
         self._has_warned = True
         warnings.warn(
@@ -233,7 +233,7 @@ class Skipping:
         if not bool(ops.convert_to_numpy(self._is_due(self._in_a_row.value))):
             return
         flags = ops.convert_to_numpy(self._noted())
-        self._start_again()
+        self._in_a_row.assign(ops.zeros_like(self._in_a_row.value))
         names = (*_REASONS, *self._paths)
         raise self._error([name for name, flag in zip(names, flags, strict=True) if flag])
 

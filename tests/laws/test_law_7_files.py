@@ -51,6 +51,7 @@ def quantize(made):
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer:UserWarning")
 @pytest.mark.filterwarnings("ignore:A part of the state of:UserWarning")
+@pytest.mark.filterwarnings("ignore:This step is compiled:UserWarning")
 @pytest.mark.parametrize("change", [freeze, unfreeze, add_lora, quantize])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_file_saved_after_the_trainable_variables_changed(options, change, tmp_path):

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from keras_clip._seam import host_errors
 from keras_clip._seam.backend import Backend
 from keras_clip._seam.jax import assignments, control_flow, norms, scaling
 from keras_clip._seam.jax import gradients as jax_gradients
@@ -78,6 +77,10 @@ class JaxBackend(Backend):
     ) -> Any:
         return jax.lax.cond(predicate, quick, general)
 
+    def can_raise(self, tensor: Tensor, may_wait: bool) -> bool:
+        del may_wait
+        return not isinstance(tensor, jax.core.Tracer)
+
     def run_unless(
         self,
         condition: Tensor,
@@ -87,21 +90,6 @@ class JaxBackend(Backend):
         variables: Sequence[Variable],
     ) -> None:
         control_flow.run_unless(condition, body, otherwise, arguments, variables)
-
-    def raise_where(
-        self,
-        fatal: Tensor,
-        error: Callable[[Sequence[str]], Exception],
-        names: Sequence[str],
-        flags: Tensor,
-        may_wait: bool,
-    ) -> bool:
-        del may_wait
-        if isinstance(fatal, jax.core.Tracer):
-            # A compiled program has no way to raise.
-            return False
-        host_errors.raise_where(fatal, error, names, flags)
-        return True
 
     def clamp(self, variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
         assignments.clamp(variables, bounds)

@@ -86,6 +86,23 @@ class TensorFlowBackend(Backend):
     ) -> Any:
         return tf.cond(predicate, quick, general)
 
+    def can_raise(self, tensor: Tensor, may_wait: bool) -> bool:
+        del tensor
+        return control_flow.can_raise(may_wait)
+
+    def raise_where(
+        self,
+        fatal: Tensor,
+        error: Callable[[Sequence[str]], Exception],
+        names: Sequence[str],
+        flags: Tensor,
+        after: Sequence[Tensor],
+    ) -> None:
+        if tf.executing_eagerly():
+            super().raise_where(fatal, error, names, flags, after)
+        else:
+            control_flow.assert_not(fatal, error, names, flags, after)
+
     def run_unless(
         self,
         condition: Tensor,
@@ -96,16 +113,6 @@ class TensorFlowBackend(Backend):
     ) -> None:
         del variables
         control_flow.run_unless(condition, body, otherwise, arguments)
-
-    def raise_where(
-        self,
-        fatal: Tensor,
-        error: Callable[[Sequence[str]], Exception],
-        names: Sequence[str],
-        flags: Tensor,
-        may_wait: bool,
-    ) -> bool:
-        return control_flow.raise_where(fatal, error, names, flags, may_wait)
 
     def clamp(self, variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
         assignments.clamp(variables, bounds)

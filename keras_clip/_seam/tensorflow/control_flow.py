@@ -5,7 +5,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_clip._seam import host_errors
 from keras_clip._seam.tensorflow import graphs
 from keras_clip._seam.tensorflow.replicas import decides_across_replicas
 from keras_clip.types import Tensor
@@ -49,21 +48,22 @@ def _cond(condition: Tensor, body: Callable[[], Any], otherwise: Callable[[], An
     tf.cond(condition, returning_nothing(otherwise), returning_nothing(body))
 
 
-def raise_where(
+def can_raise(may_wait: bool) -> bool:
+    """Return whether an assertion has an effect here: XLA drops it."""
+    return tf.executing_eagerly() or not (may_wait or graphs.is_compiled_by_xla())
+
+
+def assert_not(
     fatal: Tensor,
     error: Callable[[Sequence[str]], Exception],
     names: Sequence[str],
     flags: Tensor,
-    may_wait: bool,
-) -> bool:
-    """Raise at once, or where a graph comes by here; XLA drops what would raise."""
-    if tf.executing_eagerly():
-        host_errors.raise_where(fatal, error, names, flags)
-        return True
-    if may_wait or graphs.is_compiled_by_xla():
-        return False
+    after: Sequence[Tensor],
+) -> None:
+    """Raise where a graph comes by here, with the text of the error and the names."""
     concerned = tf.boolean_mask(tf.constant(list(names)), tf.cast(flags, tf.bool))
-    tf.debugging.Assert(
-        tf.logical_not(fatal), [str(error(())), concerned], summarize=_NAMES_IN_A_MESSAGE
-    )
-    return True
+    # TensorFlow orders an assertion with nothing else: it may come before variables are written.
+    with tf.control_dependencies(list(after)):
+        tf.debugging.Assert(
+            tf.logical_not(fatal), [str(error(())), concerned], summarize=_NAMES_IN_A_MESSAGE
+        )

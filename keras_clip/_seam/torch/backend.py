@@ -78,6 +78,10 @@ class TorchBackend(Backend):
     def is_known_to_hold(self, condition: Tensor) -> bool:
         return control_flow.is_known_to_hold(condition)
 
+    def can_raise(self, tensor: Tensor, may_wait: bool) -> bool:
+        del may_wait
+        return host.can_read(tensor)
+
     def run_unless(
         self,
         condition: Tensor,
@@ -99,17 +103,6 @@ class TorchBackend(Backend):
         del variables
         # Keras itself reads its counter on the host where it accumulates on torch.
         accumulate(*arguments) if bool(is_micro_batch) else update(*arguments)
-
-    def raise_where(
-        self,
-        fatal: Tensor,
-        error: Callable[[Sequence[str]], Exception],
-        names: Sequence[str],
-        flags: Tensor,
-        may_wait: bool,
-    ) -> bool:
-        del may_wait
-        return control_flow.raise_where(fatal, error, names, flags)
 
     def no_gradients(self, gradients: Gradients = ()) -> AbstractContextManager[Any]:
         if any(gradient.requires_grad for gradient in gradients):

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from keras_clip._seam import host_errors
 from keras_clip._seam.torch import host
 from keras_clip._seam.torch.kinds import by_kind
 from keras_clip._seam.torch.shards import is_sharded, refuse_sharded
@@ -100,16 +99,3 @@ def _assign_where(condition: Tensor, value: Tensor, tensor: Tensor) -> None:
         tensor.copy_(torch.where(condition, value, tensor))
     else:
         torch.where(condition, value, tensor, out=tensor)
-
-
-def raise_where(
-    fatal: Tensor,
-    error: Callable[[Sequence[str]], Exception],
-    names: Sequence[str],
-    flags: Tensor,
-) -> bool:
-    """Raise where reading the values costs nothing."""
-    if not host.can_read(fatal):
-        return False
-    host_errors.raise_where(fatal, error, names, flags)
-    return True
