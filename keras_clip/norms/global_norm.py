@@ -164,7 +164,8 @@ def norm_scaled_to(norm: Tensor, max_norm: Tensor) -> Tensor:
     # An infinite gradient times a factor of 0 is NaN, as infinity less infinity is.
     made_nan = ops.logical_and(ops.isinf(norm), ops.isfinite(limit))
     lost = backend.where(made_nan, norm, ops.zeros_like(norm))
-    return backend.where(made_nan, lost - lost, clipped)
+    clipped = backend.where(made_nan, lost - lost, clipped)
+    return backend.where(ops.isnan(limit), limit, clipped)
 
 
 def global_norm_scaled_to(global_norm: Tensor, norms: Tensor, limits: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ def _draw(rng: np.random.Generator, seed: tuple[int, int, int]) -> Configuration
         history_size=one_of(rng, [0, 3, 100, 100]),
         missing=one_of(rng, [None, None, None, 0, 1, 2, 3]),
         constraint=rng.random() < 0.2,
-        batches=_draw_batches(rng, calls, 0.12 if nonfinite == "propagate" else 0.3),
+        batches=_within_float32(
+            _draw_batches(rng, calls, 0.12 if nonfinite == "propagate" else 0.3), clipper
+        ),
         assignments=_draw_assignments(rng, calls, clipper, skip_above, max_weight),
         resume=maybe(rng, 0.5, lambda: _draw_resume(rng, calls)),
     )
@@ -85,6 +87,13 @@ def _draw_max_weight(rng: np.random.Generator) -> Any:
     if kind == "groups":
         return ("groups", bound, draw_threshold(rng, 0.05, 2.0) if rng.random() < 0.5 else None)
     return (kind, bound)
+
+
+def _within_float32(batches: tuple[str, ...], clipper: Clip) -> tuple[str, ...]:
+    """Leave out for AdaGC what its warm-up does not divide exactly: see docs/how-it-works.md."""
+    if "AdaGC" not in repr(clipper):
+        return batches
+    return tuple("1e30" if batch == "3e38" else batch for batch in batches)
 
 
 def _draw_batches(rng: np.random.Generator, calls: int, share: float) -> tuple[str, ...]:

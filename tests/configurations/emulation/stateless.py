@@ -40,7 +40,8 @@ class ClipByGlobalNorm(Clipper):
 
     def clip(self, update: Update) -> Arrays:
         size, limit = self.running(update)
-        return scaled(update.gradients, size, limit, update.margins)
+        p = self.arguments["norm_type"]
+        return scaled(update.gradients, size, limit, update.margins, p)
 
     def running(self, update: Update) -> tuple[float, float]:
         size = held(norm(update.gradients, self.arguments["norm_type"]))

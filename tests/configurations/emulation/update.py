@@ -45,7 +45,9 @@ def held(number: float) -> float:
     return min(number, LARGEST) if math.isfinite(number) else number
 
 
-def scaled(gradients: Arrays, size: float, limit: float, margins: Margins) -> Arrays:
+def scaled(
+    gradients: Arrays, size: float, limit: float, margins: Margins, p: float = 2.0
+) -> Arrays:
     """`g * min(1, limit / size)`: all NaN if the size is not finite, unless nothing is limited."""
     limit = max(limit, 0.0) if not math.isnan(limit) else limit
     above = margins.is_above(size, limit)
@@ -55,5 +57,5 @@ def scaled(gradients: Arrays, size: float, limit: float, margins: Margins) -> Ar
         return [gradient * math.nan for gradient in gradients]
     if size >= LARGEST:
         # What is clipped to a limit has that norm, also where float32 cannot hold the norm before.
-        size = norm(gradients)
+        size = norm(gradients, p)
     return [gradient * (limit / size) for gradient in gradients]
