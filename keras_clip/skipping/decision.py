@@ -102,14 +102,13 @@ class Skipping:
 
     def decide(self, update: Update, clipper: Clipper) -> Tensor | None:
         """Return whether to skip the update, and count it; None where none is ever skipped."""
-        not_finite = ops.logical_not(ops.isfinite(update.global_norm))
-        if self.skip_above.value is None:
-            if self.nonfinite not in ("skip", "raise"):
-                return None
-            skip = not_finite
-        else:
+        leaves_out_nonfinite = self.nonfinite in ("skip", "raise")
+        if self.skip_above.value is None and not leaves_out_nonfinite:
+            return None
+        skip = not_finite = ops.logical_not(ops.isfinite(update.global_norm))
+        if self.skip_above.value is not None:
             skip = self._exceeds(update, clipper)
-            if self.nonfinite in ("skip", "raise"):
+            if leaves_out_nonfinite:
                 skip = ops.logical_or(skip, not_finite)
         self.skipped_steps.assign(self.skipped_steps + ops.cast(skip, "int32"))
         if self.names_gradients:
