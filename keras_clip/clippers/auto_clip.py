@@ -76,7 +76,7 @@ class AutoClip(Clipper):
 
     def clip(self, update: Update) -> list[Gradient]:
         """Add the norm to the history and scale to the percentile of it."""
-        _, before = self.running_threshold(update)
+        before = self._percentile_of_history(update)
         self._remember(ops.cast(update.global_norm, self.dtype))
         # A norm that is not remembered, as it is NaN, say, is clipped by those that are.
         threshold = self._percentile_of_history(update)

@@ -64,9 +64,9 @@ def check_collectives(found):
     for name in ("wrapped", "units"):
         assert replicated[name] == replicated["bare"]
     assert without_numbers(sharded["wrapped"]) == without_numbers(sharded["bare"])
-    # For each of the three sharded variables one sum of squares and, in the branch for
-    # magnitudes that leave the range, two more.
-    assert sharded["wrapped"][NUMBER] == sharded["bare"][NUMBER] + 9
+    # For each of the three sharded variables one sum of squares, in the branch for magnitudes whose
+    # squares leave the range two more, and in the one for a norm that leaves it one more.
+    assert sharded["wrapped"][NUMBER] == sharded["bare"][NUMBER] + 12
     # One number for each unit of the kernel whose inputs are sharded.
     assert gradients_in(sharded["units"]) == gradients_in(sharded["bare"])
 
