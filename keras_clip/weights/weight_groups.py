@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_clip.layers.paths import PathPatterns
-from keras_clip.thresholds import held_thresholds
+from keras_clip.thresholds import held_thresholds, threshold_from_config
 from keras_clip.types import Tensor, Variable
 from keras_clip.weights.weight_clipping import WeightClipping
 
@@ -118,7 +118,9 @@ class WeightGroups:
 
 def max_weight_from_config(config: Any, custom_objects: Any = None) -> Any:
     """Return the argument that `WeightGroups.get_config` wrote."""
-    if config is None or "class_name" in config:
+    if not isinstance(config, Mapping):
+        return threshold_from_config(config, custom_objects)
+    if "class_name" in config:
         return keras.saving.deserialize_keras_object(config, custom_objects=custom_objects)
     return {key: max_weight_from_config(value, custom_objects) for key, value in config.items()}
 

@@ -15,8 +15,17 @@ def compiled_if_eager(
 
 def traced(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` as a graph: outside one, `tf.cond` reads its predicate on the host."""
-    graph: Callable[..., Any] = tf.function(function, reduce_retracing=True, autograph=False)
-    return graph
+    graphs: dict[tuple[int, ...], Callable[..., Any]] = {}
+
+    def run(*arguments: Any) -> Any:
+        # One for each number of tensors: a graph that many models share is traced anew for each,
+        # of which TensorFlow warns.
+        kind = tuple(len(listed) for listed in arguments if isinstance(listed, list))
+        if kind not in graphs:
+            graphs[kind] = tf.function(function, reduce_retracing=True, autograph=False)
+        return graphs[kind](*arguments)
+
+    return run
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
