@@ -48,6 +48,7 @@ PRIVATE_TORCH_NAMES: dict[str, str] = {
 
 # Of TensorFlow's own graphs.
 PRIVATE_GRAPH_NAMES: dict[str, str] = {
+    "_omit_frequent_tracing_warning": "keeps TensorFlow from warning that every model is traced",
     "_get_control_flow_context": "tells whether XLA compiles a graph, where no error can be raised",
 }
 

@@ -32,6 +32,7 @@ ALLOWED = {
     "weights/weight_groups.py": ("clipping.max_weight",),
     "monitoring/clip_monitor.py": ("self.model.train_function",),
     "clippers/clipper.py": ("member._prefix",),
+    "_seam/tensorflow/graphs.py": ("graph._omit_frequent_tracing_warning",),
     "clippers/update.py": ("update.__dict__['global_norm']",),
 }
 

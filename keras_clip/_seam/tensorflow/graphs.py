@@ -15,17 +15,11 @@ def compiled_if_eager(
 
 def traced(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` as a graph: outside one, `tf.cond` reads its predicate on the host."""
-    graphs: dict[tuple[int, ...], Callable[..., Any]] = {}
-
-    def run(*arguments: Any) -> Any:
-        # One for each number of tensors: a graph that many models share is traced anew for each,
-        # of which TensorFlow warns.
-        kind = tuple(len(listed) for listed in arguments if isinstance(listed, list))
-        if kind not in graphs:
-            graphs[kind] = tf.function(function, reduce_retracing=True, autograph=False)
-        return graphs[kind](*arguments)
-
-    return run
+    graph: Any = tf.function(function, reduce_retracing=True, autograph=False)
+    # Every model has other gradients, and a trace of its own: no reason to be warned.
+    graph._omit_frequent_tracing_warning = True
+    traced_function: Callable[..., Any] = graph
+    return traced_function
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
