@@ -329,9 +329,11 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
     ) -> Self:
         """Make the optimizer that `config` describes, in any form that the constructor takes."""
         made = dict(config)
-        if isinstance(made.get("inner_optimizer"), Mapping):
-            made["inner_optimizer"] = keras.optimizers.deserialize(
-                dict(made["inner_optimizer"]), custom_objects=custom_objects
+        inner = made.get("inner_optimizer")
+        # Keras knows more optimizers by their module than by their name alone.
+        if isinstance(inner, Mapping) and "module" in inner:
+            made["inner_optimizer"] = keras.saving.deserialize_keras_object(
+                dict(inner), custom_objects=custom_objects
             )
         if isinstance(made.get("clipper"), Mapping):
             made["clipper"] = deserialize(made["clipper"], custom_objects)

@@ -138,9 +138,12 @@ def test_rows_that_are_summed_give_adam_the_step_of_a_dense_gradient(max_norm, g
         variable = keras.Variable(np.ones((4, 2), "float32"))
         optimizer = ClippedOptimizer(keras.optimizers.Adam(0.1), max_norm, **options)
         optimizer.build([variable])
-        apply = tf.function(optimizer.apply) if graph else optimizer.apply
+
+        def step():
+            optimizer.apply([gradient], [variable])
+
         for _ in range(3):
-            apply([gradient], [variable])
+            (tf.function(step) if graph else step)()
         return variable.numpy()
 
     slices = tf.IndexedSlices(tf.constant(values), tf.constant(indices), tf.constant([4, 2]))
