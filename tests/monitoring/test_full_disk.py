@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -22,6 +23,12 @@ UPDATES_PER_EPOCH = 6
 # Imported here, because it writes a cache of fonts when it is first imported.
 pytest.importorskip("matplotlib.figure", reason="the oldest Keras is tested without")
 pytestmark = pytest.mark.any_backend
+
+
+@pytest.fixture(autouse=True)
+def _no_bytecode_is_cut_off(monkeypatch):
+    """A module that is imported while files are limited would be kept in a damaged cache."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
 @contextmanager
