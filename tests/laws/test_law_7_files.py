@@ -113,3 +113,29 @@ def test_the_file_holds_the_updates_there_were(tmp_path):
     again.optimizer.build(again.trainable_variables)
     again.load_weights(tmp_path / "m.weights.h5")
     np.testing.assert_array_equal(again.optimizer.history["step"], [1, 2, 3])
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="checkpoints of TensorFlow")
+def test_a_checkpoint_of_one_goes_on_in_the_other(tmp_path):
+    """By the two calls of docs/how-it-works.md."""
+    import tensorflow as tf
+
+    def trained(optimizer, steps):
+        variable = keras.Variable(np.ones(3, "float32"))
+        optimizer.build([variable])
+        for step in range(steps):
+            optimizer.apply([keras.ops.ones(3) * (step + 1.0)], [variable])
+        return optimizer
+
+    bare = trained(keras.optimizers.Adam(0.1), 3)
+    path = tf.train.Checkpoint(optimizer=bare).save(str(tmp_path / "bare"))
+    wrapper = trained(ClippedOptimizer(keras.optimizers.Adam(0.1)), 0)
+    holder = tf.train.Checkpoint(optimizer=wrapper.inner_optimizer)
+    holder.restore(path).assert_existing_objects_matched()
+    assert_identical(values(wrapper.inner_optimizer.variables), values(bare.variables))
+
+    path = tf.train.Checkpoint(optimizer=wrapper).save(str(tmp_path / "wrapped"))
+    again = trained(keras.optimizers.Adam(0.1), 0)
+    inside = tf.train.Checkpoint(inner_optimizer=again)
+    tf.train.Checkpoint(optimizer=inside).restore(path).expect_partial()
+    assert_identical(values(again.variables), values(bare.variables))
