@@ -26,7 +26,7 @@ class AutoClip(Clipper):
 
     def _percentile(self, update: Update) -> float:
         if not self.norms:
-            return math.inf
+            return LARGEST
         ascending, last = sorted(self.norms), len(self.norms) - 1
         position = min(max(self.at("percentile", update), 0.0), 100.0) / 100.0 * last
         below = int(position)
@@ -34,7 +34,7 @@ class AutoClip(Clipper):
         return lower + (position - below) * (upper - lower)
 
     def running(self, update: Update) -> tuple[float, float]:
-        return update.norm, self._percentile(update)
+        return update.norm, self._percentile(update) if self.norms else math.inf
 
     def used(self, update: Update) -> float:
         return self._percentile(update)
