@@ -212,10 +212,6 @@ class Backend(abc.ABC):
         del original, variables
         return list(gradients)
 
-    def replicas(self) -> int:
-        """Return how many replicas the current strategy has."""
-        return 1
-
     def on_every_replica(self, flag: Tensor) -> Tensor:
         """Return whether a scalar is true on every replica."""
         return flag

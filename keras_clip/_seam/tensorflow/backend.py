@@ -131,9 +131,6 @@ class TensorFlowBackend(Backend):
     ) -> list[Gradient]:
         return replicas.all_reduce(original, gradients, variables)
 
-    def replicas(self) -> int:
-        return replicas.replicas()
-
     def on_every_replica(self, flag: Tensor) -> Tensor:
         return replicas.on_every_replica(flag)
 

@@ -27,11 +27,6 @@ def all_reduce(
     return [gradient for gradient, _ in reduced]
 
 
-def replicas() -> int:
-    """Return the number of replicas of the strategy whose scope this is."""
-    return int(tf.distribute.get_strategy().num_replicas_in_sync)
-
-
 def on_every_replica(flag: Tensor) -> Tensor:
     """Whether `flag` is true on every replica; to be called on each of them."""
     missing = tf.cast(tf.logical_not(flag), tf.float32)
