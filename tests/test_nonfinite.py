@@ -330,3 +330,22 @@ def test_the_config_has_all_of_it():
 def test_known_once_it_is_built():
     with pytest.raises(AttributeError, match="zeroed_steps is known once the optimizer is built"):
         _ = ClippedOptimizer("sgd").zeroed_steps
+
+
+@pytest.mark.filterwarnings("ignore:This step is compiled:UserWarning")
+@pytest.mark.parametrize("looked", ["in no fit", "in an earlier fit", "by hand"])
+def test_a_fit_that_nobody_watches_raises_at_its_end(looked):
+    model = make_model(ClippedOptimizer("sgd", nonfinite="raise"))
+    inputs, targets = data()
+    if looked == "in an earlier fit":
+        model.fit(inputs, targets, verbose=0, callbacks=[keras_clip.RaiseOnNonFinite()])
+    if looked == "by hand":
+        model.optimizer.raise_if_nonfinite()
+    expected = NonFiniteGradientError
+    if keras.config.backend() == "tensorflow" and looked == "in no fit":
+        import tensorflow as tf
+
+        # A plain graph raises by itself, with TensorFlow's error.
+        expected = (NonFiniteGradientError, tf.errors.InvalidArgumentError)
+    with pytest.raises(expected, match="NaN or infinite"):
+        model.fit(inputs, targets * np.nan, verbose=0)
