@@ -349,3 +349,17 @@ def test_a_fit_that_nobody_watches_raises_at_its_end(looked):
         expected = (NonFiniteGradientError, tf.errors.InvalidArgumentError)
     with pytest.raises(expected, match="NaN or infinite"):
         model.fit(inputs, targets * np.nan, verbose=0)
+
+
+@pytest.mark.skipif(keras.config.backend() == "torch", reason="XLA compiles the others")
+@pytest.mark.filterwarnings("ignore:This step is compiled:UserWarning")
+def test_a_finite_spike_does_not_wipe_out_the_names_of_the_first_nan():
+    optimizer = ClippedOptimizer("sgd", 1.0, nonfinite="raise", skip_above=100.0)
+    step = compiled_step(optimizer, make_variables(), jit_compile=True)
+    bad, spike = gradient_stream(2)
+    bad[1][0] = np.nan
+    spike[0][:] = 1e6
+    step(bad)
+    step(spike)
+    with pytest.raises(NonFiniteGradientError, match=r"gradients of: bias$"):
+        optimizer.raise_if_nonfinite()
