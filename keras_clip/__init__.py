@@ -24,6 +24,7 @@ from keras_clip.norms.global_norm import clip_by_global_norm, global_norm
 from keras_clip.optimizer import ClippedOptimizer
 from keras_clip.skipping.nonfinite import NonFiniteGradientError, TooManySkipsError
 from keras_clip.thresholds import Threshold
+from keras_clip.weights.update_clipping import UpdateClipping
 from keras_clip.weights.weight_clipping import WeightClipping
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ __all__ = [
     "Threshold",
     "TooManySkipsError",
     "Update",
+    "UpdateClipping",
     "WeightClipping",
     "ZClip",
     "clip_by_global_norm",

@@ -1,9 +1,10 @@
 """The update, in order.
 
     reduce over replicas -> accumulate -> clip -> decide whether to skip
-    -> unless skipped: decay, update rule, bounds on weights, averages, constraints, counter
+    -> unless skipped: decay, update rule, limit of the step, bounds on weights, averages,
+       constraints, counter
 
-Everything after the decision is the wrapped optimizer's own `apply`, but for the bounds.
+Everything after the decision is the wrapped optimizer's own `apply`, but for limit and bounds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from keras_clip.records.history import History
 from keras_clip.records.variable_norms import VariableNorms
 from keras_clip.skipping.decision import Skipping
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
+from keras_clip.weights.update_groups import UpdateGroups
 from keras_clip.weights.weight_groups import WeightGroups
 
 
@@ -31,6 +33,7 @@ class Applying:
         clipper: makes the gradients that it uses.
         skipping: decides whether it uses any.
         weights: bounds its variables.
+        changes: limits how far an update moves them.
         grad_norm: variable of the global norm before clipping.
         history: keeps a row of numbers for each update.
         variable_norms: keeps the norm of each variable's gradient.
@@ -42,6 +45,7 @@ class Applying:
     clipper: Clipper
     skipping: Skipping
     weights: WeightGroups
+    changes: UpdateGroups
     grad_norm: Variable
     history: History
     variable_norms: VariableNorms
@@ -51,6 +55,7 @@ class Applying:
     def apply(self, gradients: Gradients, variables: Sequence[Variable]) -> None:
         """Update, or add to an update that takes the gradients of several batches."""
         self.weights.check_patterns()
+        self.changes.check_patterns()
         batch = self.inner.reduced(self.inner.batch(gradients, variables))
         if not self.inner.accumulates:
             self._update(batch)
@@ -66,19 +71,17 @@ class Applying:
     def _update(self, batch: Batch) -> None:
         batch = self.inner.averages(batch)
         if not batch.gradients:
-            self.inner.update(batch, self._bound)
+            self._change(batch)
             return
         with backend.no_gradients(batch.gradients):
             clipped, skip = self._clip(batch)
         clipped_batch = batch.holding(clipped, batch.assigned)
         if skip is None:
-            self.inner.update(clipped_batch, self._bound)
+            self._change(clipped_batch)
             return
         backend.run_unless(
             skip,
-            lambda clipped, assigned, _: self.inner.update(
-                batch.holding(clipped, assigned), self._bound
-            ),
+            lambda clipped, assigned, _: self._change(batch.holding(clipped, assigned)),
             lambda _, assigned, gradients: self._drop(batch.holding(gradients, assigned)),
             (*clipped_batch.tensors(), batch.gradients),
             self._changed(),
@@ -118,14 +121,32 @@ class Applying:
 
     def _drop(self, batch: Batch) -> None:
         self.inner.drop()
+        self.history.write_update_ratio(None, None)
         variables = self.inner.known_variables(batch)
         self.skipping.dropped(batch.gradients, variables, self.history.first_row)
 
+    def _change(self, batch: Batch) -> None:
+        with backend.no_gradients(batch.gradients):
+            before = self.changes.values()
+
+        def after_rules(variables: Sequence[Variable], step: Tensor) -> None:
+            with backend.no_gradients(batch.gradients):
+                if before:
+                    self._limit(before, step, is_recorded=bool(batch.gradients))
+                self._bound(variables, step)
+
+        self.inner.update(batch, after_rules)
+
+    def _limit(self, before: list[Tensor], step: Tensor, *, is_recorded: bool) -> None:
+        measured = self.changes.limit(before, step)
+        # An update without gradients has no row.
+        if is_recorded:
+            self.history.write_update_ratio(measured.ratio, measured.scale)
+
     def _bound(self, variables: Sequence[Variable], step: Tensor) -> None:
-        with backend.no_gradients():
-            bounded = self.weights.bounds(variables, step)
-            if bounded:
-                backend.clamp(*map(list, zip(*bounded, strict=True)))
+        bounded = self.weights.bounds(variables, step)
+        if bounded:
+            backend.clamp(*map(list, zip(*bounded, strict=True)))
 
     def _changed(self) -> list[Variable]:
         return [*self.inner.variables(), *self.own_variables]

@@ -13,8 +13,9 @@ from keras_clip._seam.loss_scale import tell_of_overflows
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.applying import Applying
 from keras_clip.clippers import ClipByGlobalNorm, Clipper
-from keras_clip.clippers.hyperparameters import check_flag
 from keras_clip.clippers.registry import deserialize, get_member
+from keras_clip.hyperparameters import check_flag
+from keras_clip.limits import Limits
 from keras_clip.readings import Readings
 from keras_clip.records.history import History
 from keras_clip.records.variable_norms import VariableNorms
@@ -23,12 +24,14 @@ from keras_clip.skipping.decision import Skipping
 from keras_clip.skipping.nonfinite import NonFinitePolicy, check_skip_above
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradients, Optimizer, ThresholdValue, Variable
-from keras_clip.weights.weight_groups import WeightGroups, max_weight_from_config
+from keras_clip.weights.threshold_groups import groups_from_config
+from keras_clip.weights.update_groups import UpdateGroups
+from keras_clip.weights.weight_groups import WeightGroups
 from keras_clip.wrappable import check_wrappable, get_optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
-class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  # type: ignore[misc]
+class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimizer):  # type: ignore[misc]
     """Clip gradients right before the wrapped optimizer uses them.
 
     `inner_optimizer.update(clip(gradients))`, where the gradients are the whole batch's:
@@ -68,6 +71,11 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
         history_size: int, number of latest updates whose norms and thresholds are kept on the
             device for `history` and `keras_clip.ClipMonitor`, 16 bytes each. Defaults to 10000,
             an epoch of ordinary size. 0 keeps none.
+        max_update_ratio: the most that one update may change the weights, as a share of their
+            norm: `norm(change) <= max_update_ratio * norm(weights)`, over all trained variables
+            together. A number such as 0.01, a schedule, a callable of the step or an
+            `UpdateClipping`; or a dict of path patterns to these or None, as for `max_weight`.
+            Infinity limits nothing and records the share. Defaults to None, no limit.
         max_weight: bound that all trained variables are projected to after each update: a
             number, a schedule, a callable of the step or a `WeightClipping`; or a dict of path
             patterns (`re.fullmatch`, a path itself goes first) to these or None, where the key
@@ -116,6 +124,7 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
         max_consecutive_skips: int | None = None,
         skip_above: ThresholdValue | None = None,
         history_size: int = 10_000,
+        max_update_ratio: Any = None,
         max_weight: Any = None,
         sum_repeated_rows: bool = False,
         name: str | None = None,
@@ -124,6 +133,7 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
         check_wrappable(inner)
         check_flag("sum_repeated_rows", sum_repeated_rows)
         chosen = _choose_clipper(max_norm, clipper)
+        update_groups = UpdateGroups(max_update_ratio)
         weight_groups = WeightGroups(max_weight)
         kept_history = History(history_size)
         # A callable, so that Keras makes no learning rate variable for the wrapper.
@@ -133,8 +143,10 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
         skipping = Skipping(nonfinite, max_consecutive_skips, held)
         check_skip_above(skip_above, chosen)
         chosen.claim(self.name)
+        update_groups.claim(self.name)
         weight_groups.claim(self.name)
         self.clipper = chosen
+        self._update_groups = update_groups
         self._weight_groups = weight_groups
         self.inner_optimizer = inner
         self._grad_norm: Variable | None = None
@@ -160,15 +172,18 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
         trained = keras_private.trainable_variables(inner)
         with keras.name_scope(self.name):
             self.clipper.build_for(trained)
+            self._update_groups.build(trained, self.clipper.dtype)
             self._weight_groups.build(trained, self.clipper.dtype)
-        check_strategy(keeps_state=bool(self.clipper.state) or self._skipping.keeps_state)
-        for variable in (*self.clipper.variables, *self._weight_groups.variables):
+        keeps_state = bool(self.clipper.state) or self._skipping.keeps_state
+        check_strategy(keeps_state or bool(self._update_groups))
+        for variable in self._named_parts().values():
             keras_private.track(self, variable)
         self._grad_norm = self.add_variable(
             (), dtype=self.clipper.dtype, aggregation="only_first_replica", name="grad_norm"
         )
         self._skipping.build(self, trained)
-        self._history.build(self, self.clipper.dtype)
+        measures = bool(self._update_groups)
+        self._history.build(self, self.clipper.dtype, with_update_ratios=measures)
         self._variable_norms.build(self, trained)
         # Last: whatever fails above may be mended and tried again.
         self._applying = self._make_applying()
@@ -181,6 +196,7 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
             clipper=self.clipper,
             skipping=self._skipping,
             weights=self._weight_groups,
+            changes=self._update_groups,
             grad_norm=self._grad_norm,
             history=self._history,
             variable_norms=self._variable_norms,
@@ -224,36 +240,6 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
     def max_consecutive_skips(self) -> int | None:
         """How many updates may be skipped in a row; fixed, as steps are compiled."""
         return self._skipping.max_consecutive_skips
-
-    @property
-    def max_norm(self) -> Any:
-        """The clipper's `max_norm`: a scalar variable, or the schedule it was given as.
-
-        Assigning a number takes effect at the next update, also where the step is compiled.
-        """
-        return self.clipper.max_norm  # type: ignore[attr-defined]
-
-    @max_norm.setter
-    def max_norm(self, value: ThresholdValue) -> None:
-        if not hasattr(type(self.clipper), "max_norm"):
-            raise AttributeError(
-                f"The clipper {type(self.clipper).__name__} has no max_norm to assign "
-                f"{value!r} to. Its own attributes are on optimizer.clipper."
-            )
-        self.clipper.max_norm = value  # type: ignore[attr-defined]
-
-    @property
-    def max_weight(self) -> Any:
-        """The bound of all weights: a scalar variable, a function of the step, or None.
-
-        Of an optimizer with a dict of bounds, the dict, of which each `WeightClipping` has a
-        `max_weight` to assign.
-        """
-        return self._weight_groups.value
-
-    @max_weight.setter
-    def max_weight(self, value: ThresholdValue) -> None:
-        self._weight_groups.assign(value)
 
     @property
     def variables(self) -> list[Variable]:
@@ -301,13 +287,20 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
             variable.assign(weight)
 
     def _saved_variables(self) -> dict[str, Variable]:
-        # Names of the wrapper's own have no dot, so that no two of these can be the same.
-        named = {f"clipper.{v.name}": v for v in self.clipper.variables}
-        named |= {f"weights.{v.name}": v for v in self._weight_groups.variables}
+        named = self._named_parts()
         other = (*self._history.variables, *self._variable_norms.variables)
         unsaved = {id(v) for v in (*named.values(), *other, *self._skipping.momentary)}
         own = keras_private.own_variables(self)
         return {**{v.name: v for v in own if id(v) not in unsaved}, **named}
+
+    def _named_parts(self) -> dict[str, Variable]:
+        # Names of the wrapper's own have no dot, so that no two of these can be the same.
+        parts = {
+            "clipper": self.clipper.variables,
+            "updates": self._update_groups.variables,
+            "weights": self._weight_groups.variables,
+        }
+        return {f"{part}.{v.name}": v for part, own in parts.items() for v in own}
 
     def get_config(self) -> dict[str, Any]:
         """Return what it was made with, thresholds as they are now."""
@@ -319,6 +312,7 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
             "max_consecutive_skips": self.max_consecutive_skips,
             "skip_above": held_thresholds(self)["skip_above"].get_config(),
             "history_size": self.history_size,
+            "max_update_ratio": self._update_groups.get_config(),
             "max_weight": self._weight_groups.get_config(),
             "sum_repeated_rows": self._sum_repeated_rows,
         }
@@ -340,7 +334,8 @@ class ClippedOptimizer(Readings, InheritedState, keras.optimizers.Optimizer):  #
         for name in ("max_norm", "skip_above"):
             if name in made:
                 made[name] = threshold_from_config(made[name], custom_objects)
-        made["max_weight"] = max_weight_from_config(made.get("max_weight"), custom_objects)
+        for name in ("max_update_ratio", "max_weight"):
+            made[name] = groups_from_config(made.get(name), custom_objects)
         return cls(**made)
 
 

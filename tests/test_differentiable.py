@@ -141,7 +141,20 @@ def test_of_a_derivative(gradient, max_norm):
 
 
 @pytest.mark.skipif(keras.config.backend() == "tensorflow", reason="it has no stateless_apply")
-@pytest.mark.parametrize("options", [{"max_norm": 100.0}, {"max_norm": 1.0}, {"max_norm": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_norm": 100.0},
+        {"max_norm": 1.0},
+        {"max_norm": 0.0},
+        # None of these has anything to do.
+        {"max_norm": 1.0, "nonfinite": "skip"},
+        {"max_norm": 1.0, "skip_above": 100.0},
+        {"max_norm": 1.0, "max_weight": 9.0},
+        {"max_norm": 1.0, "max_update_ratio": 9.0},
+        {"max_norm": 100.0, "max_update_ratio": 0.01},
+    ],
+)
 def test_a_whole_step_has_the_derivative_of_its_formula(options):
     """As meta-learning takes it: through the gradient of an inner loss and one update."""
 
@@ -158,7 +171,10 @@ def test_a_whole_step_has_the_derivative_of_its_formula(options):
         gradient = 2 * w * one**2
         size = np.linalg.norm(gradient)
         clipped = gradient * min(1.0, options["max_norm"] / size)
-        return np.sum(((w - 0.1 * clipped) * other) ** 2)
+        change = -0.1 * clipped
+        limit = options.get("max_update_ratio", np.inf) * np.linalg.norm(w)
+        change = change * min(1.0, limit / max(np.linalg.norm(change), 1e-30))
+        return np.sum(((w + change) * other) ** 2)
 
     differences = 1e-6 * np.eye(3)
     expected = [

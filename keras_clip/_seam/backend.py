@@ -186,6 +186,19 @@ class Backend(abc.ABC):
     def clamp(self, variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
         """Limit each variable to `[-bound, bound]`; values inside keep their bits."""
 
+    def values_to_keep(self, variables: Sequence[Variable]) -> list[Tensor]:
+        """Return what the variables hold, in tensors that later assignments do not change."""
+        return [variable.value for variable in variables]
+
+    @abc.abstractmethod
+    def shrink_changes(
+        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+    ) -> None:
+        """Assign `before + factor * (value - before)` where the factor, a scalar, is below 1.
+
+        Variables whose factor is 1 keep their bits.
+        """
+
     @abc.abstractmethod
     def write_row(self, variable: Variable, index: Tensor, row: Tensor) -> None:
         """Assign one row of a variable."""

@@ -1,7 +1,6 @@
 """The steps of an update that the wrapped optimizer takes, a MultiOptimizer or not."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -16,8 +15,8 @@ from keras_clip._seam.whole_gradients import (
 )
 from keras_clip.types import Gradient, Gradients, Optimizer, Tensor, Variable
 
-AfterUpdate = Callable[[Sequence[Variable], Tensor], None]
-"""Called with variables that an update rule has just changed, and the number of earlier updates."""
+AfterRules = Callable[[Sequence[Variable], Tensor], None]
+"""Called with all trained variables and the number of earlier updates."""
 
 
 class Batch(NamedTuple):
@@ -84,6 +83,10 @@ class InnerOptimizer:
         """Return all that an update may change, each variable once."""
         return keras_private.all_variables(self._optimizer)
 
+    def trained_variables(self) -> list[Variable]:
+        """Return the variables that update rules change, those of all members."""
+        return [v for member in self._members for v in keras_private.trained_variables(member)]
+
     def known_variables(self, batch: Batch) -> list[Variable]:
         """Return the variables the optimizer was built with, for native ones of the backend."""
         return keras_private.keras_variables(self._optimizer, batch.variables)
@@ -132,23 +135,17 @@ class InnerOptimizer:
             del rule
             member._backend_increment_gradient_accumulators(gradients, self._sums(variables))
 
-        self._apply(self._counting, Batch(batch.gradients, batch.variables, [], []), add)
+        summed = Batch(batch.gradients, batch.variables, [], [])
+        self._apply(self._counting, summed, add, lambda: None)
 
-    def update(self, batch: Batch, after: AfterUpdate) -> None:
-        """Run the optimizer's own `apply` on a batch, and `after` right behind its rule."""
-        step = self.updates()
+    def update(self, batch: Batch, after_rules: AfterRules) -> None:
+        """Run the optimizer's own `apply` on a batch.
 
-        def update(
-            member: Optimizer, rule: Any, gradients: Gradients, variables: Sequence[Variable]
-        ) -> None:
-            rule(gradients, variables)
-            if not has_own_apply(member):
-                after(keras_private.trained_variables(member), step)
-
-        self._apply(self._updating, batch, update)
-        # One with an `apply` of its own need not come to Keras's update step.
-        for member in filter(has_own_apply, self._members):
-            after(keras_private.trained_variables(member), step)
+        `after_rules` comes after the update rules of all members, and before Keras averages any
+        variable or applies a constraint.
+        """
+        step, trained = self.updates(), self.trained_variables()
+        self._apply(self._updating, batch, _rule_itself, lambda: after_rules(trained, step))
         if self.accumulates:
             self._forget()
 
@@ -167,21 +164,53 @@ class InnerOptimizer:
     def _sums(self, variables: Sequence[Variable]) -> list[Variable]:
         return [keras_private.accumulator(self._member(v), v) for v in variables]
 
-    def _apply(self, classes: Sequence[type], batch: Batch, update: Callable[..., None]) -> None:
+    def _apply(
+        self,
+        classes: Sequence[type],
+        batch: Batch,
+        update: Callable[..., None],
+        after_rules: Callable[[], None],
+    ) -> None:
         """Run Keras's `apply` of each member on its part, with `update` in the rule's place."""
         gradients = [*batch.gradients, *batch.assigned]
         variables = [*batch.variables, *batch.overwritten]
         owners = [self._member(variable) for variable in variables]
-        for member, cls in zip(self._members, classes, strict=True):
+
+        def apply_from(position: int) -> None:
+            """Run the `apply` of later members inside of that of each, right after its rule."""
+            if position == len(self._members):
+                after_rules()
+                return
+            member = self._members[position]
             own = [place for place, owner in enumerate(owners) if owner is member]
-            sharing_state(cls, member, partial(update, member)).apply(
+            # Otherwise Keras need not come to its update step.
+            comes_to_rule = any(owners[p] is member for p in range(len(batch.variables)))
+            nests = comes_to_rule and not has_own_apply(member)
+
+            def rule_and_rest(*arguments: Any) -> None:
+                update(member, *arguments)
+                if nests:
+                    apply_from(position + 1)
+
+            sharing_state(classes[position], member, rule_and_rest).apply(
                 [gradients[place] for place in own], [variables[place] for place in own]
             )
+            if not nests:
+                apply_from(position + 1)
+
+        apply_from(0)
         if is_multi_optimizer(self._optimizer):
             self._optimizer._iterations.assign_add(1)
 
     def _member(self, variable: Variable) -> Optimizer:
         return keras_private.member_of(self._optimizer, variable)
+
+
+def _rule_itself(
+    member: Optimizer, rule: Any, gradients: Gradients, variables: Sequence[Variable]
+) -> None:
+    del member
+    rule(gradients, variables)
 
 
 def _common_accumulation(members: list[Optimizer]) -> int:

@@ -4,10 +4,11 @@ from keras_clip._seam import backend
 
 
 def check_strategy(keeps_state: bool) -> None:
-    """Raise where workers do not wait for each other and the clip remembers something.
+    """Raise where workers do not wait for each other and a limit needs them to.
 
     Args:
-        keeps_state: whether clipping reads what earlier updates have written.
+        keeps_state: whether clipping reads what earlier updates have written, or the weights
+            before and after an update.
 
     Raises:
         ValueError: it does, and the current `tf.distribute` strategy is asynchronous.
@@ -18,7 +19,7 @@ def check_strategy(keeps_state: bool) -> None:
             f"ClippedOptimizer was built under {strategy}, whose workers update one by one without "
             "waiting for each other. What clipping keeps between updates would be written by two "
             "at once and be wrong from then on, without a sign of it. Accepted here are clippers "
-            "without state, such as ClipByGlobalNorm, without skip_above and with "
-            "nonfinite='propagate'; or use MirroredStrategy or MultiWorkerMirroredStrategy, under "
-            "which everything works."
+            "without state, such as ClipByGlobalNorm, without skip_above and max_update_ratio and "
+            "with nonfinite='propagate'; or use MirroredStrategy or MultiWorkerMirroredStrategy, "
+            "under which everything works."
         )

@@ -10,8 +10,8 @@ from keras import ops
 from keras_clip._seam import backend
 from keras_clip.clippers import sorted_window
 from keras_clip.clippers.clipper import Clipper
-from keras_clip.clippers.hyperparameters import check_count
 from keras_clip.clippers.update import Update
+from keras_clip.hyperparameters import check_count
 from keras_clip.thresholds import Threshold
 from keras_clip.types import Gradient, Tensor, ThresholdValue, Variable
 

@@ -217,6 +217,13 @@ def _known_size(value: Tensor) -> int | None:
     return None if None in shape else math.prod(shape)
 
 
+def between(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """Hazard: at a share of 1, `start + (end - start)` differs from `end` in its last bits."""
+    wide_start, wide_end = widened(start), widened(end)
+    moved = wide_start + share * (wide_end - wide_start)
+    return ops.where(share < 1.0, ops.cast(moved, end.dtype), end)
+
+
 def clamped(value: Tensor, bound: Tensor) -> Tensor:
     """Entries cut off at `bound` and its negative; a NaN stays.
 

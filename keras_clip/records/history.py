@@ -1,5 +1,6 @@
 """What each of the latest updates was like, kept on the device until somebody asks."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,10 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip.clippers.hyperparameters import check_count
+from keras_clip.hyperparameters import check_count
+from keras_clip.norms import floating_point
 from keras_clip.records.clip_scale import clip_scale, measured_scale
+from keras_clip.records.ring import Ring
 from keras_clip.types import Tensor, Variable
 
 Record = dict[str, np.ndarray]
@@ -19,7 +22,10 @@ _COLUMNS = ("grad_norm", "clip_threshold", "norm_after_clip", "kind")
 # `kind` is a bit mask: 1 skipped, 2 norm measured after the clip, 4 no threshold.
 _SKIPPED, _MEASURED, _NO_THRESHOLD = 1, 2, 4
 
-_ROWS, _UPDATES = "history", "history_updates"
+# What a step writes once the wrapped optimizer has changed the weights.
+_RATIO_COLUMNS = ("update_ratio", "update_scale")
+
+_ROWS, _UPDATES, _RATIOS = "history", "history_updates", "history_of_update_ratios"
 
 
 class History:
@@ -33,21 +39,22 @@ class History:
         ValueError: `size` is negative.
     """
 
-    NAMES = (_ROWS, _UPDATES)  # they are saved under
+    NAMES = (_ROWS, _UPDATES, _RATIOS)  # they are saved under
 
     def __init__(self, size: int) -> None:
         self.size = check_count("history_size", size, minimum=0)
         self._rows: Any = None  # made by `build`
         self._updates: Any = None
+        self._ratios: Ring | None = None
 
-    def build(self, wrapper: Any, dtype: str) -> None:
+    def build(self, wrapper: Any, dtype: str, *, with_update_ratios: bool) -> None:
         """Create the rows and the count of all updates so far, as variables of `wrapper`."""
         # Workers that do not wait for each other would write one row at once.
         if not self.size or backend.asynchronous_strategy() is not None:
             return
-        self._rows = wrapper.add_variable(
-            (self.size, len(_COLUMNS)), dtype=dtype, aggregation="only_first_replica", name=_ROWS
-        )
+        self._rows = Ring(wrapper, _ROWS, self.size, len(_COLUMNS), dtype)
+        if with_update_ratios:
+            self._ratios = Ring(wrapper, _RATIOS, self.size, len(_RATIO_COLUMNS), dtype)
         self._updates = wrapper.add_variable(
             (), dtype="int32", aggregation="only_first_replica", name=_UPDATES
         )
@@ -65,12 +72,13 @@ class History:
     @property
     def first_row(self) -> Tensor | None:
         """Some of the record, on the device: an operation on it waits for what is written."""
-        return self._rows.value[0] if self.is_kept else None
+        return self._rows.variable.value[0] if self.is_kept else None
 
     @property
     def variables(self) -> list[Variable]:
         """What it consists of."""
-        return [self._rows, self._updates] if self.is_kept else []
+        rings = [ring.variable for ring in (self._rows, self._ratios) if ring is not None]
+        return [*rings, self._updates] if self.is_kept else []
 
     def write(
         self, norm: Tensor, threshold: Tensor | None, after: Tensor | None, skip: Tensor | None
@@ -83,7 +91,7 @@ class History:
             after: global norm after clipping, or None where that is `min(norm, threshold)`.
             skip: whether the update is not applied, or None if each is.
         """
-        dtype = self._rows.dtype
+        dtype = self._rows.variable.dtype
         norm = _as(dtype, norm)
         known = ops.zeros_like(norm) if threshold is None else _as(dtype, threshold)
         kind = ops.zeros_like(norm) if skip is None else ops.cast(skip, dtype)
@@ -93,9 +101,23 @@ class History:
             row = [norm, known, known, kind]
         else:
             row = [norm, known, _as(dtype, after), kind + _MEASURED]
-        row = backend.stack(row)
-        backend.write_row(self._rows, self._updates.value % self.size, row)
+        self._rows.write(self._updates.value, backend.stack(row))
         backend.count_up(self._updates)
+
+    def write_update_ratio(self, ratio: Tensor | None, scale: Tensor | None) -> None:
+        """Add to the row that `write` added last.
+
+        Args:
+            ratio: norm of the change over norm of the weights, or None if there was no change.
+            scale: norm of the change after its limit over norm before, likewise.
+        """
+        if self._ratios is None:
+            return
+        dtype = self._ratios.variable.dtype
+        row = [_as(dtype, part) for part in (ratio, scale) if part is not None]
+        if not row:
+            row = [floating_point.scalar(math.nan, dtype)] * len(_RATIO_COLUMNS)
+        self._ratios.write(self._updates.value - 1, backend.stack(row))
 
     def updates(self) -> int:
         """Return how many updates there were so far; waits for the device."""
@@ -104,18 +126,21 @@ class History:
     def read(self) -> Record:
         """Return the latest updates as columns, in order of time; waits for the device."""
         if not self.is_kept:
-            return _columns(np.arange(0), np.zeros((0, len(_COLUMNS))))
+            return _columns(np.arange(0), np.zeros((0, len(_COLUMNS))), _unmeasured(0))
         updates = self.updates()
         steps = np.arange(max(0, updates - self.size), updates)
-        rows = self._rows.numpy()[steps % self.size]
+        rows = self._rows.read(steps)
         # Of a smaller history that was loaded, older rows are missing.
         is_known = ~np.isnan(rows[:, _COLUMNS.index("kind")])
-        return _columns(steps[is_known], rows[is_known])
+        ratios = _unmeasured(len(steps)) if self._ratios is None else self._ratios.read(steps)
+        return _columns(steps[is_known], rows[is_known], ratios[is_known])
 
     def save(self, store: Any) -> None:
         """Store the rows that are written, and the count."""
         if self.is_kept:
-            store[_ROWS] = self._rows.numpy()[: self.updates()]
+            for ring in (self._rows, self._ratios):
+                if ring is not None:
+                    ring.save(store, self.updates())
             store[_UPDATES] = self._updates.numpy()
 
     def load(self, store: Mapping[str, Any]) -> None:
@@ -123,12 +148,10 @@ class History:
         # What Keras 3.8 stores in has keys, but cannot be asked for one.
         if not self.is_kept or _ROWS not in {*store.keys()}:
             return
-        stored, updates = np.asarray(store[_ROWS]), int(np.asarray(store[_UPDATES]))
-        rows = np.zeros(self._rows.shape, stored.dtype)
-        rows[np.arange(max(0, updates - self.size), updates) % self.size] = np.nan
-        known = np.arange(max(0, updates - min(self.size, len(stored))), updates)
-        rows[known % self.size] = stored[known % max(1, len(stored))]
-        self._rows.assign(rows)
+        updates = int(np.asarray(store[_UPDATES]))
+        for ring in (self._rows, self._ratios):
+            if ring is not None:
+                ring.load(store, updates)
         self._updates.assign(updates)
 
 
@@ -137,7 +160,11 @@ def _as(dtype: str, number: Tensor) -> Tensor:
     return number if str(number.dtype).endswith(dtype) else ops.cast(number, dtype)
 
 
-def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
+def _unmeasured(count: int) -> np.ndarray:
+    return np.full((count, len(_RATIO_COLUMNS)), np.nan)
+
+
+def _columns(steps: np.ndarray, rows: np.ndarray, ratios: np.ndarray) -> Record:
     norm, threshold, after, kind = rows.T.astype("float64")
     bits = kind.astype("int64")
     threshold = np.where(bits & _NO_THRESHOLD, np.nan, threshold)
@@ -149,4 +176,5 @@ def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
         "clip_threshold": threshold,
         "clip_scale": np.where(skipped, 0.0, scale),
         "skipped": skipped,
+        **dict(zip(_RATIO_COLUMNS, ratios.T.astype("float64"), strict=True)),
     }

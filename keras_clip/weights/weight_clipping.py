@@ -12,10 +12,11 @@ from keras_clip.layers.paths import path_of
 from keras_clip.layers.units import fan_in_by_shape
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import ThresholdValue, Variable
+from keras_clip.weights.rule import Rule
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
-class WeightClipping:
+class WeightClipping(Rule):
     """Project weights to an interval around zero, after each update.
 
     `w = min(max(w, -bound), bound)`, where `bound = max_weight`, or
@@ -62,7 +63,6 @@ class WeightClipping:
     """
 
     max_weight = Threshold()
-    _owner: str | None = None
 
     def __init__(
         self,
@@ -84,19 +84,6 @@ class WeightClipping:
         self.max_weight = max_weight
         self._layers = GivenLayers(layers)
         self.scale_by_fan_in = scale_by_fan_in
-
-    def claim(self, owner: str) -> None:
-        """Note the optimizer it belongs to. Called by `ClippedOptimizer`."""
-        self.check_unclaimed()
-        self._owner = owner
-
-    def check_unclaimed(self) -> None:
-        """Raise if another optimizer has it, whose threshold it would share."""
-        if self._owner is not None:
-            raise ValueError(
-                f"This WeightClipping belongs to the optimizer {self._owner!r} already. Make a "
-                "new one for each optimizer."
-            )
 
     def ratios(self, own: Sequence[Variable], variables: Sequence[Variable]) -> list[float]:
         """Return the ratio of the bound to `max_weight`, for each variable that it bounds.

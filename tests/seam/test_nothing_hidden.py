@@ -28,8 +28,7 @@ THE_ONE_PLACE = "_seam/loss_scale.py"
 # Settings that are assigned as a user would, and objects of keras_clip's own.
 ALLOWED = {
     "_seam/inherited_state.py": ("inner_of(self).learning_rate",),
-    "optimizer.py": ("self.clipper.max_norm",),
-    "weights/weight_groups.py": ("clipping.max_weight",),
+    "limits.py": ("self.clipper.max_norm",),
     "monitoring/clip_monitor.py": ("self.model.train_function",),
     "clippers/clipper.py": ("member._prefix",),
     "_seam/tensorflow/graphs.py": ("graph._omit_frequent_tracing_warning",),

@@ -22,16 +22,34 @@ def _clamped(values: list[Tensor], bounds: list[Tensor], in_loop: bool) -> list[
     pairs = list(zip(values, bounds, strict=True))
     outside = jnp.stack([jnp.any(jnp.abs(value) > bound) for value, bound in pairs])
 
-    def clamp_all(values: list[Tensor]) -> list[Tensor]:
-        return [
-            floating_point.clamped(value, bound)
-            for value, bound in zip(values, bounds, strict=True)
-        ]
+    def clamp_all(values: list[Tensor], bounds: list[Tensor]) -> list[Tensor]:
+        return list(map(floating_point.clamped, values, bounds))
 
-    if in_loop:
-        return control_flow.once_if(jnp.any(outside), clamp_all, values)
-    clamped: list[Tensor] = jax.lax.cond(jnp.any(outside), clamp_all, lambda values: values, values)
-    return clamped
+    return control_flow.change_if(jnp.any(outside), clamp_all, values, bounds, in_loop=in_loop)
+
+
+def shrink_changes(
+    variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+) -> None:
+    """Assign to all variables, if any change is to be smaller."""
+    values = [variable.value for variable in variables]
+    shrunk = _compiled_shrunk(
+        values, list(before), list(factors), control_flow.loop_pays(values[0])
+    )
+    for variable, value in zip(variables, shrunk, strict=True):
+        variable.assign(value)
+
+
+def _shrunk(
+    values: list[Tensor], before: list[Tensor], factors: list[Tensor], in_loop: bool
+) -> list[Tensor]:
+    def shrink_all(
+        values: list[Tensor], before: list[Tensor], factors: list[Tensor]
+    ) -> list[Tensor]:
+        return list(map(floating_point.between, before, values, factors))
+
+    exceeds = jnp.any(jnp.stack(factors) < 1.0)
+    return control_flow.change_if(exceeds, shrink_all, values, before, factors, in_loop=in_loop)
 
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
@@ -44,5 +62,6 @@ def _with_row(array: Tensor, index: Tensor, row: Tensor) -> Tensor:
     return jax.lax.dynamic_update_index_in_dim(array, row, index, 0)
 
 
+_compiled_shrunk = jax.jit(_shrunk, static_argnums=3)
 _compiled_clamped = jax.jit(_clamped, static_argnums=2)
 _compiled_with_row = jax.jit(_with_row)

@@ -94,6 +94,11 @@ class JaxBackend(Backend):
     def clamp(self, variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
         assignments.clamp(variables, bounds)
 
+    def shrink_changes(
+        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+    ) -> None:
+        assignments.shrink_changes(variables, before, factors)
+
     def write_row(self, variable: Variable, index: Tensor, row: Tensor) -> None:
         assignments.write_row(variable, index, row)
 

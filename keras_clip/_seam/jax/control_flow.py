@@ -10,6 +10,8 @@ import keras
 
 from keras_clip.types import Tensor, Variable
 
+_Function = Callable[..., list[Any]]
+
 
 def loop_pays(tensor: Tensor) -> bool:
     """Return whether a decision about `tensor` is faster as a loop than as a branch."""
@@ -18,19 +20,47 @@ def loop_pays(tensor: Tensor) -> bool:
     return isinstance(tensor, jax.core.Tracer) and jax.default_backend() == "cpu"
 
 
-def once_if(
-    condition: Tensor, function: Callable[[list[Any]], list[Any]], values: list[Any]
+def change_if(
+    condition: Tensor, function: _Function, values: list[Any], *operands: Any, in_loop: bool
 ) -> list[Any]:
-    """Return `function(values)` or, where `condition` is false, `values`.
+    """Return `function(values, *operands)` or, where `condition` is false, every bit of `values`.
 
-    A loop of one turn or none, which XLA runs in place: a branch copies all that it returns.
+    Args:
+        condition: boolean scalar tensor.
+        function: reads no other tensors.
+        values: list of tensors.
+        operands: what else it reads.
+        in_loop: whether as a loop of one turn or none, which XLA runs in place: a branch copies
+            all that it returns.
     """
+    choose = _in_loop if in_loop else _in_branch
+    return choose(function, condition, values, operands)
 
+
+def _in_branch(
+    function: _Function, condition: Tensor, values: list[Any], operands: tuple[Any, ...]
+) -> list[Any]:
+    chosen: list[Any] = jax.lax.cond(condition, lambda: function(values, *operands), lambda: values)
+    return chosen
+
+
+def _loop(
+    function: _Function, condition: Tensor, values: list[Any], operands: tuple[Any, ...]
+) -> list[Any]:
     def turn(state: tuple[Tensor, list[Any]]) -> tuple[Tensor, list[Any]]:
-        return jnp.zeros_like(state[0]), function(state[1])
+        return jnp.zeros_like(state[0]), function(state[1], *operands)
 
     result: list[Any] = jax.lax.while_loop(lambda state: state[0], turn, (condition, values))[1]
     return result
+
+
+def _derivative_of_the_branch(function: _Function, primals: Any, tangents: Any) -> Any:
+    return jax.jvp(partial(_in_branch, function), primals, tangents)
+
+
+# A loop has no derivative in reverse; a branch with the same result has.
+_in_loop = jax.custom_jvp(_loop, nondiff_argnums=(0,))
+_in_loop.defjvp(_derivative_of_the_branch)
 
 
 def run_unless(
@@ -46,20 +76,21 @@ def run_unless(
         otherwise(*arguments) if bool(condition) else body(*arguments)
         return
 
-    def stateless(function: Callable[[], None]) -> Callable[[list[Tensor]], list[Tensor]]:
-        def run(values: list[Tensor]) -> list[Tensor]:
+    def stateless(function: Callable[..., None]) -> _Function:
+        def run(values: list[Tensor], *arguments: Any) -> list[Tensor]:
             mapping = list(zip(variables, values, strict=True))
             with keras.StatelessScope(state_mapping=mapping) as scope:
-                function()
+                function(*arguments)
             return [scope.get_current_value(variable) for variable in variables]
 
         return run
 
     values = [variable.value for variable in variables]
-    instead, usual = (stateless(partial(run, *arguments)) for run in (otherwise, body))
+    instead, usual = stateless(otherwise), stateless(body)
     if loop_pays(condition):
-        values = once_if(~condition, usual, once_if(condition, instead, values))
+        values = change_if(condition, instead, values, *arguments, in_loop=True)
+        values = change_if(~condition, usual, values, *arguments, in_loop=True)
     else:
-        values = jax.lax.cond(condition, instead, usual, values)
+        values = jax.lax.cond(condition, instead, usual, values, *arguments)
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,34 +86,7 @@ def _scaled_unless(
     Neither is fused into the update. XLA would round it differently than without a clip, and Adam
     would differ from the bare one in the last bit of an idle step.
     """
-    choose = _differentiable_loop if in_loop else _scaled_in_branch
-    return choose(scaled, idle, gradients, norms, limits)
-
-
-def _scaled_in_branch(
-    scaled: _Scale, idle: Tensor, gradients: list[Gradient], norms: Tensor, limits: Tensor
-) -> list[Gradient]:
-    chosen: list[Gradient] = jax.lax.cond(
-        idle, lambda: gradients, lambda: scaled(gradients, norms, limits)
-    )
-    return chosen
-
-
-def _scaled_in_loop(
-    scaled: _Scale, idle: Tensor, gradients: list[Gradient], norms: Tensor, limits: Tensor
-) -> list[Gradient]:
-    return control_flow.once_if(~idle, lambda values: scaled(values, norms, limits), gradients)
-
-
-# A loop has no derivative in reverse; a branch with the same result has.
-_differentiable_loop = jax.custom_jvp(_scaled_in_loop, nondiff_argnums=(0,))
-
-
-def _derivative_of_the_branch(scaled: _Scale, primals: Any, tangents: Any) -> Any:
-    return jax.jvp(partial(_scaled_in_branch, scaled), primals, tangents)
-
-
-_differentiable_loop.defjvp(_derivative_of_the_branch)
+    return control_flow.change_if(~idle, scaled, gradients, norms, limits, in_loop=in_loop)
 
 
 def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:

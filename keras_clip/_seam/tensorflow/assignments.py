@@ -5,16 +5,15 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_clip._seam.tensorflow.replicas import decides_across_replicas
 from keras_clip.norms import floating_point
 from keras_clip.types import Tensor, Variable
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
     """Assign as Keras's own updates do: of all replicas together, each replica its copy."""
-    # A `tf.Variable` has a `value`, too: a method.
-    native = [v if isinstance(v, tf.Variable) else v.value for v in variables]
     tf.__internal__.distribute.interim.maybe_merge_call(
-        _clamp_on_each_replica, tf.distribute.get_strategy(), native, list(bounds)
+        _clamp_on_each_replica, tf.distribute.get_strategy(), _native(variables), list(bounds)
     )
 
 
@@ -26,6 +25,51 @@ def _clamp_on_each_replica(
 
     for variable, bound in zip(variables, bounds, strict=True):
         strategy.extended.update(variable, assign, args=(bound,), group=False)
+
+
+def values_to_keep(variables: Sequence[Variable]) -> list[Tensor]:
+    """Read the variables: TensorFlow copies one that is written to while its value is held."""
+    return [tf.convert_to_tensor(native) for native in _native(variables)]
+
+
+def shrink_changes(
+    variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+) -> None:
+    """Assign to all variables, if any change is to be smaller; see `clamp`."""
+
+    def shrink() -> Tensor:
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            _shrink_on_each_replica,
+            tf.distribute.get_strategy(),
+            _native(variables),
+            list(before),
+            list(factors),
+        )
+        return tf.constant(0)
+
+    # A branch may hold no `merge_call`.
+    if decides_across_replicas():
+        shrink()
+    else:
+        tf.cond(tf.reduce_any(tf.stack(list(factors)) < 1.0), shrink, lambda: tf.constant(0))
+
+
+def _shrink_on_each_replica(
+    strategy: tf.distribute.Strategy,
+    variables: list[Any],
+    before: list[Tensor],
+    factors: list[Tensor],
+) -> None:
+    def assign(variable: Any, before: Tensor, factor: Tensor) -> None:
+        variable.assign(floating_point.between(before, tf.convert_to_tensor(variable), factor))
+
+    for variable, *arguments in zip(variables, before, factors, strict=True):
+        strategy.extended.update(variable, assign, args=tuple(arguments), group=False)
+
+
+def _native(variables: Sequence[Variable]) -> list[Any]:
+    # A `tf.Variable` has a `value`, too: a method.
+    return [v if isinstance(v, tf.Variable) else v.value for v in variables]
 
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:

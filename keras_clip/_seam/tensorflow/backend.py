@@ -117,6 +117,14 @@ class TensorFlowBackend(Backend):
     def clamp(self, variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
         assignments.clamp(variables, bounds)
 
+    def values_to_keep(self, variables: Sequence[Variable]) -> list[Tensor]:
+        return assignments.values_to_keep(variables)
+
+    def shrink_changes(
+        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+    ) -> None:
+        assignments.shrink_changes(variables, before, factors)
+
     def write_row(self, variable: Variable, index: Tensor, row: Tensor) -> None:
         assignments.write_row(variable, index, row)
 

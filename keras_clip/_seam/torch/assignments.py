@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from keras_clip._seam import keras_private
+from keras_clip._seam.torch import control_flow
 from keras_clip._seam.torch.host import on
-from keras_clip._seam.torch.shards import map_shards
+from keras_clip._seam.torch.shards import local_part, map_shards
 from keras_clip.norms import floating_point
 from keras_clip.types import Tensor, Variable
 
@@ -19,6 +20,28 @@ def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
 
 def _clamped(value: Tensor, bound: Tensor) -> Tensor:
     return map_shards(value, lambda shard: floating_point.clamped(shard, bound))
+
+
+def values_to_keep(variables: Sequence[Variable]) -> list[Tensor]:
+    """Copy them: Keras's updates on torch write in place."""
+    tensors = [variable.value for variable in variables]
+    return [tensor.clone() for tensor in tensors] if torch.is_grad_enabled() else control_flow.copies(tensors)
+
+
+def shrink_changes(
+    variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+) -> None:
+    """Assign in place, one after another."""
+    for variable, old, factor in zip(variables, before, factors, strict=True):
+        if control_flow.is_known_to_hold(factor >= 1.0):
+            continue
+        value, is_own = _value_and_whether_own(variable)
+        factor = on(value.device, factor)
+        moved = floating_point.between(local_part(old), local_part(value), factor)
+        if is_own:
+            local_part(value).copy_(moved)
+        else:
+            variable.assign(moved)
 
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:

@@ -52,7 +52,7 @@ def run_unless(
     # Run both and keep one: reading the condition would stop the queue of the device.
     with torch.no_grad():
         tensors = [variable.value for variable in variables]
-        instead = _copies(tensors)
+        instead = copies(tensors)
         changed = _changed_by(partial(otherwise, *arguments), tensors)
         outcomes = {position: tensors[position].clone() for position in changed}
         for position, outcome in outcomes.items():
@@ -63,7 +63,7 @@ def run_unless(
             _assign_where(condition, instead[position], tensors[position])
 
 
-def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Copy all dense tensors of one kind in one call."""
     copies = list(tensors)
     for kind, positions in by_kind(tensors).items():

@@ -36,6 +36,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """Return the tensor, or what this process holds of a DTensor."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
 def map_shards(tensor: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply `function`, which has to be elementwise, to the tensor or to each shard."""
     if not is_sharded(tensor):

@@ -1,0 +1,59 @@
+"""The three limits of an optimizer, to be read and assigned during training."""
+
+from typing import Any
+
+from keras_clip.clippers import Clipper
+from keras_clip.types import ThresholdValue
+from keras_clip.weights.update_groups import UpdateGroups
+from keras_clip.weights.weight_groups import WeightGroups
+
+
+class Limits:
+    """The limits of `ClippedOptimizer`: of the gradient, of the step, and of the weights.
+
+    A number that is assigned takes effect at the next update, also where the step is compiled.
+    """
+
+    clipper: Clipper
+    _update_groups: UpdateGroups
+    _weight_groups: WeightGroups
+
+    @property
+    def max_norm(self) -> Any:
+        """The clipper's `max_norm`: a scalar variable, or the schedule it was given as."""
+        return self.clipper.max_norm  # type: ignore[attr-defined]
+
+    @max_norm.setter
+    def max_norm(self, value: ThresholdValue) -> None:
+        if not hasattr(type(self.clipper), "max_norm"):
+            raise AttributeError(
+                f"The clipper {type(self.clipper).__name__} has no max_norm to assign "
+                f"{value!r} to. Its own attributes are on optimizer.clipper."
+            )
+        self.clipper.max_norm = value  # type: ignore[attr-defined]
+
+    @property
+    def max_update_ratio(self) -> Any:
+        """The limit of the step: a scalar variable, a function of the step, or None.
+
+        Of an optimizer with a dict of limits, the dict, of which each `UpdateClipping` has a
+        `max_update_ratio` to assign.
+        """
+        return self._update_groups.value
+
+    @max_update_ratio.setter
+    def max_update_ratio(self, value: ThresholdValue) -> None:
+        self._update_groups.assign(value)
+
+    @property
+    def max_weight(self) -> Any:
+        """The bound of all weights: a scalar variable, a function of the step, or None.
+
+        Of an optimizer with a dict of bounds, the dict, of which each `WeightClipping` has a
+        `max_weight` to assign.
+        """
+        return self._weight_groups.value
+
+    @max_weight.setter
+    def max_weight(self, value: ThresholdValue) -> None:
+        self._weight_groups.assign(value)

@@ -1,0 +1,53 @@
+"""Rows of numbers on the device, of which the oldest makes way for the latest."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_clip._seam import backend
+from keras_clip.types import Tensor, Variable
+
+
+class Ring:
+    """A row for each of the latest `size` updates; one that is unknown holds NaN.
+
+    Args:
+        wrapper: optimizer whose variable it becomes.
+        name: of the variable, which is saved under it.
+        size: int of at least 1, number of rows.
+        columns: int of at least 1, numbers in a row.
+        dtype: str, of the numbers.
+    """
+
+    def __init__(self, wrapper: Any, name: str, size: int, columns: int, dtype: str) -> None:
+        self.name = name
+        self.size = size
+        self.variable: Variable = wrapper.add_variable(
+            (size, columns), dtype=dtype, aggregation="only_first_replica", name=name
+        )
+
+    def write(self, update: Tensor, row: Tensor) -> None:
+        """Write the row of an update, an integer scalar tensor."""
+        backend.write_row(self.variable, update % self.size, row)
+
+    def read(self, steps: np.ndarray) -> np.ndarray:
+        """Return the rows of some of the latest updates; waits for the device."""
+        rows: np.ndarray = self.variable.numpy()[steps % self.size]
+        return rows
+
+    def save(self, store: Any, updates: int) -> None:
+        """Store the rows that `updates` updates have filled."""
+        store[self.name] = self.variable.numpy()[:updates]
+
+    def load(self, store: Mapping[str, Any], updates: int) -> None:
+        """Restore what a ring of any size stored after `updates` updates."""
+        latest = np.arange(max(0, updates - self.size), updates)
+        rows = np.zeros(self.variable.shape, self.variable.dtype)
+        rows[latest % self.size] = np.nan
+        # What Keras 3.8 stores in has keys, but cannot be asked for one.
+        if self.name in {*store.keys()}:
+            stored = np.asarray(store[self.name])
+            known = latest[latest >= updates - len(stored)]
+            rows[known % self.size] = stored[known % max(1, len(stored))]
+        self.variable.assign(rows)

@@ -1,0 +1,135 @@
+"""The limit of how far one update moves the variables that an optimizer trains."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_clip._seam import backend
+from keras_clip.norms import floating_point
+from keras_clip.norms.global_norm import norms_of_tensors
+from keras_clip.types import Tensor, Variable
+from keras_clip.weights.threshold_groups import ThresholdGroups
+from keras_clip.weights.update_clipping import UpdateClipping
+
+
+class MeasuredUpdate(NamedTuple):
+    """How far an update moved all variables together.
+
+    Attributes:
+        ratio: scalar tensor, norm of the change over norm of the weights, before the limit.
+        scale: scalar tensor, norm of the change after the limit over norm before.
+    """
+
+    ratio: Tensor
+    scale: Tensor
+
+
+class UpdateGroups(ThresholdGroups):
+    """The limits of `max_update_ratio`; see `ThresholdGroups`."""
+
+    def __init__(self, max_update_ratio: Any) -> None:
+        super().__init__("max_update_ratio", UpdateClipping, max_update_ratio)
+        self._limited: list[Variable] = []
+        self._groups: list[_Group] = []
+
+    def build(self, variables: Sequence[Variable], dtype: str) -> None:
+        """Create the variables of the thresholds and find the members of each group."""
+        super().build(variables, dtype)
+        self._limited, self._groups = [], []
+        for key, rule in self.rules.items():
+            positions = self.members(key, variables) if rule is not None else []
+            if not positions:
+                continue
+            own = [variables[position] for position in positions]
+            start = len(self._limited)
+            self._groups.append(_Group(rule, slice(start, start + len(own)), own, dtype))
+            self._limited += own
+
+    def values(self) -> list[Tensor]:
+        """Return what the limited variables hold now, to be kept until `limit`."""
+        return backend.values_to_keep(self._limited)
+
+    def limit(self, before: Sequence[Tensor], step: Tensor) -> MeasuredUpdate:
+        """Move the variables back towards their values `before`, as far as the limits ask."""
+        now = [variable.value for variable in self._limited]
+        changes = self._norms(map(_difference, now, before))
+        weights = self._norms(before)
+        parts, factors, spread = [], [], []
+        for group in self._groups:
+            part = group.part(changes[group.members], weights[group.members])
+            factor = part.factor(self.threshold(group.rule, step))
+            parts.append(part)
+            factors.append(factor)
+            spread += group.spread(factor)
+        backend.shrink_changes(self._limited, before, spread)
+        return _measured(parts, factors)
+
+    def _norms(self, tensors: Iterable[Tensor]) -> Tensor:
+        return ops.cast(norms_of_tensors(list(tensors)), self._dtype)
+
+
+def _difference(now: Tensor, before: Tensor) -> Tensor:
+    return floating_point.widened(now) - floating_point.widened(before)
+
+
+class _Part(NamedTuple):
+    """Norms of the changes of a group and of its weights: scalars, or vectors of one a variable."""
+
+    change: Tensor
+    weights: Tensor
+
+    def factor(self, ratio: Tensor) -> Tensor:
+        limit = ratio * self.weights
+        # A NaN compares as false, and an infinite change is left to be seen.
+        exceeds = ops.logical_and(self.change > limit, ops.isfinite(self.change))
+        one = ops.ones_like(self.change)
+        return ops.where(exceeds, limit / ops.where(exceeds, self.change, one), one)
+
+
+class _Group:
+    """Variables with one rule.
+
+    Args:
+        rule: the `UpdateClipping`.
+        members: their positions among all limited variables.
+        variables: the variables.
+        dtype: of norms.
+    """
+
+    def __init__(
+        self, rule: UpdateClipping, members: slice, variables: Sequence[Variable], dtype: str
+    ) -> None:
+        self.rule = rule
+        self.members = members
+        self._count = len(variables)
+        sizes = np.array([math.prod(variable.shape) for variable in variables], "float64")
+        if not rule.per_variable:
+            sizes = np.sum(sizes)
+        self._smallest = np.asarray(rule.minimum_rms * np.sqrt(sizes), dtype)
+
+    def part(self, changes: Tensor, weights: Tensor) -> _Part:
+        if not self.rule.per_variable:
+            changes, weights = _root_of_squares(changes), _root_of_squares(weights)
+        return _Part(changes, ops.maximum(weights, backend.constant(self._smallest, weights)))
+
+    def spread(self, factor: Tensor) -> list[Tensor]:
+        """Return the factor of each variable."""
+        return list(ops.unstack(factor)) if self.rule.per_variable else [factor] * self._count
+
+
+def _measured(parts: Sequence[_Part], factors: Sequence[Tensor]) -> MeasuredUpdate:
+    change = _root_of_squares(*(part.change for part in parts))
+    weights = _root_of_squares(*(part.weights for part in parts))
+    limited = _root_of_squares(*(p.change * f for p, f in zip(parts, factors, strict=True)))
+    one = ops.ones_like(change)
+    divisor = ops.where(weights > 0, weights, one)
+    has_moved = ops.logical_and(change > 0, ops.isfinite(change))
+    scale = ops.where(has_moved, limited / ops.where(has_moved, change, one), one)
+    return MeasuredUpdate(change / divisor, scale)
+
+
+def _root_of_squares(*norms: Tensor) -> Tensor:
+    return floating_point.rescaled_norm([ops.reshape(norm, (-1,)) for norm in norms])
