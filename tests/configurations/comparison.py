@@ -1,5 +1,6 @@
 """A configuration run twice, in the product and in the emulation, and compared at each call."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 
 from tests.configurations.configuration import Configuration, gradients
 from tests.configurations.emulation import combined
+from tests.configurations.emulation.changes import Range
 from tests.configurations.emulation.numbers import SMALLEST_NORMAL
 from tests.configurations.emulation.optimizer import EmulatedOptimizer
 from tests.configurations.product import Product
@@ -88,6 +90,20 @@ def _compare_counters(product: Product, emulated: EmulatedOptimizer, where: str)
     assert counted == wanted, f"{where}: ObserveOnly counted {counted}, not {wanted}"
 
 
+def _compare_ratios(
+    record: Mapping[str, np.ndarray], rows: list[tuple[Range, Range]], where: str
+) -> None:
+    for name, position in (("update_ratio", 0), ("update_scale", 1)):
+        wanted = [row[position] for row in rows]
+        assert len(record[name]) == len(wanted), f"{where}: {name}"
+        for actual, expected in zip(record[name].tolist(), wanted, strict=True):
+            low = expected.low * (1 - ADAPTIVE) - _FLUSHED
+            high = expected.high * (1 + ADAPTIVE) + _FLUSHED
+            both_nan = np.isnan(actual) and np.isnan(expected.value)
+            is_within = low <= actual <= high or actual == expected.value
+            assert both_nan or is_within, f"{where}: {name} {actual}, not {expected}"
+
+
 def _compare_records(product: Product, emulated: EmulatedOptimizer, where: str) -> None:
     record = product.optimizer.history
     size = emulated.configuration.history_size
@@ -97,6 +113,7 @@ def _compare_records(product: Product, emulated: EmulatedOptimizer, where: str) 
     steps = np.arange(first, len(emulated.rows)) if size else np.arange(0)
     np.testing.assert_array_equal(record["step"], steps, err_msg=f"{where}: step")
     np.testing.assert_array_equal(record["skipped"], columns[3], err_msg=f"{where}: skipped")
+    _compare_ratios(record, emulated.ratios[first:] if size else [], where)
     tolerances = {"grad_norm": NORMS, "clip_threshold": ADAPTIVE, "clip_scale": ADAPTIVE}
     for (name, rtol), expected in zip(tolerances.items(), columns, strict=False):
         # A norm that was flushed to zero is smaller than this, divided by the norm before.

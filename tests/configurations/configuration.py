@@ -60,8 +60,8 @@ class Clip:
 class Assignment:
     """A number given to a threshold right before a call.
 
-    `owner` says whose: "skip_above" and "max_weight" are the optimizer's; a tuple leads from the
-    clipper to a member of a member.
+    `owner` says whose: "skip_above", "max_weight" and "max_update_ratio" are the optimizer's; a
+    tuple leads from the clipper to a member of a member.
     """
 
     call: int
@@ -87,6 +87,7 @@ class Configuration:
     max_consecutive_skips: int | None
     skip_above: Any
     max_weight: Any
+    max_update_ratio: Any
     history_size: int
     missing: int | None
     constraint: bool

@@ -48,6 +48,8 @@ def _draw(rng: np.random.Generator, seed: tuple[int, int, int]) -> Configuration
     clipper = draw_clipper(rng, has_skip_above)
     skip_above = draw_threshold(rng, 1.0, 20.0, lowest=1.0) if has_skip_above else None
     max_weight = _draw_max_weight(rng)
+    max_update_ratio = _draw_max_update_ratio(rng)
+    limits = {"max_weight": max_weight, "max_update_ratio": max_update_ratio}
     may_skip = has_skip_above or nonfinite == "skip"
     return Configuration(
         seed=seed,
@@ -63,13 +65,14 @@ def _draw(rng: np.random.Generator, seed: tuple[int, int, int]) -> Configuration
         max_consecutive_skips=one_of(rng, [None, 1, 2]) if may_skip else None,
         skip_above=skip_above,
         max_weight=max_weight,
+        max_update_ratio=max_update_ratio,
         history_size=one_of(rng, [0, 3, 100, 100]),
         missing=one_of(rng, [None, None, None, 0, 1, 2, 3]),
         constraint=rng.random() < 0.2,
         batches=_within_float32(
             _draw_batches(rng, calls, 0.12 if nonfinite == "propagate" else 0.3), clipper
         ),
-        assignments=_draw_assignments(rng, calls, clipper, skip_above, max_weight),
+        assignments=_draw_assignments(rng, calls, clipper, skip_above, limits),
         resume=maybe(rng, 0.5, lambda: _draw_resume(rng, calls)),
     )
 
@@ -89,6 +92,18 @@ def _draw_max_weight(rng: np.random.Generator) -> Any:
     return (kind, bound)
 
 
+def _draw_max_update_ratio(rng: np.random.Generator) -> Any:
+    kind = one_of(rng, ["none", "none", "observed", "all", "each", "groups"])
+    if kind == "none":
+        return None
+    if kind == "observed":
+        return ("all", float("inf"))
+    ratio = draw_threshold(rng, 0.001, 1.0)
+    if kind == "groups":
+        return ("groups", ratio, draw_threshold(rng, 0.001, 1.0) if rng.random() < 0.5 else None)
+    return (kind, ratio)
+
+
 def _within_float32(batches: tuple[str, ...], clipper: Clip) -> tuple[str, ...]:
     """Leave out for AdaGC what its warm-up does not divide exactly: see docs/how-it-works.md."""
     if "AdaGC" not in repr(clipper):
@@ -106,13 +121,14 @@ def _draw_resume(rng: np.random.Generator, calls: int) -> tuple[int, str]:
 
 
 def _draw_assignments(
-    rng: np.random.Generator, calls: int, clipper: Clip, skip_above: Any, max_weight: Any
+    rng: np.random.Generator, calls: int, clipper: Clip, skip_above: Any, limits: dict[str, Any]
 ) -> tuple[Assignment, ...]:
     numbers = thresholds_of(clipper)
     if isinstance(skip_above, float):
         numbers.append(("skip_above", "skip_above", skip_above))
-    if max_weight is not None and isinstance(max_weight[1], float):
-        numbers.append(("max_weight", "max_weight", max_weight[1]))
+    for name, given in limits.items():
+        if given is not None and isinstance(given[1], float):
+            numbers.append((name, name, given[1]))
     if not numbers or rng.random() < 0.5:
         return ()
     made = []

@@ -90,6 +90,17 @@ def _max_weight(given: Any) -> Any:
     return _threshold(bound)
 
 
+def _max_update_ratio(given: Any) -> Any:
+    if given is None:
+        return None
+    kind, ratio, *other = given
+    if kind == "each":
+        return keras_clip.UpdateClipping(_threshold(ratio), per_variable=True)
+    if kind == "groups":
+        return {".*head/.*": _threshold(ratio), "default": _threshold(other[0])}
+    return _threshold(ratio)
+
+
 def _optimizer(configuration: Configuration) -> Any:
     average, frequency = configuration.ema or (0.99, None)
     rule, decay = configuration.rule, configuration.weight_decay
@@ -112,6 +123,7 @@ def _optimizer(configuration: Configuration) -> Any:
         skip_above=_threshold(configuration.skip_above),
         history_size=configuration.history_size,
         max_weight=_max_weight(configuration.max_weight),
+        max_update_ratio=_max_update_ratio(configuration.max_update_ratio),
     )
 
 
@@ -164,12 +176,10 @@ class Product:
         """Give a number to a threshold."""
         if assignment.owner == "skip_above":
             self.optimizer.skip_above = assignment.value
-        elif assignment.owner == "max_weight":
-            held = self.optimizer.max_weight
-            if isinstance(held, dict):
-                held[".*head/.*"].max_weight = assignment.value
-            else:
-                self.optimizer.max_weight = assignment.value
+        elif assignment.owner in ("max_weight", "max_update_ratio"):
+            held = getattr(self.optimizer, assignment.name)
+            owner = held[".*head/.*"] if isinstance(held, dict) else self.optimizer
+            setattr(owner, assignment.name, assignment.value)
         else:
             owner = _member(self.optimizer.clipper, self.configuration.clipper, assignment.owner)
             setattr(owner, assignment.name, assignment.value)

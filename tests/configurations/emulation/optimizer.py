@@ -13,7 +13,8 @@ from tests.configurations.configuration import (
     Configuration,
     first_weights,
 )
-from tests.configurations.emulation import combined, rules
+from tests.configurations.emulation import changes, combined, rules
+from tests.configurations.emulation.changes import UNMEASURED, Range
 from tests.configurations.emulation.margins import Margins
 from tests.configurations.emulation.numbers import (
     LARGEST,
@@ -40,6 +41,8 @@ class EmulatedOptimizer:
         rule = configuration.rule
         self.rule = rules.make(rule.name, SHAPES, backend == "torch", **dict(rule.arguments))
         self.weights = Weights(configuration, first_weights(configuration), backend)
+        self.max_update_ratio = configuration.max_update_ratio
+        self.ratios: list[tuple[Range, Range]] = []
         self.skipping = Skipping(configuration)
         self.calls = 0
         self.grad_norm = 0.0
@@ -59,6 +62,9 @@ class EmulatedOptimizer:
         """Give a number to a threshold."""
         if assignment.owner == "skip_above":
             self.skipping.skip_above = assignment.value
+        elif assignment.owner == "max_update_ratio":
+            kind, _, *others = self.max_update_ratio
+            self.max_update_ratio = (kind, assignment.value, *others)
         elif assignment.owner == "max_weight":
             kind, _, *others = self.weights.bounds
             self.weights.bounds = (kind, assignment.value, *others)
@@ -108,6 +114,7 @@ class EmulatedOptimizer:
         clipped = self._clip(update, learns=held < LARGEST and not skip, skip=skip)
         paths = [PATHS[p] for p, b in zip(self.configuration.present, bad, strict=True) if b]
         if skip:
+            self.ratios.append((UNMEASURED, UNMEASURED))
             self.calls -= self.steps - 1
             return self.skipping.after_skip(not math.isfinite(update.norm), paths)
         self.skipping.consecutive = 0
@@ -128,6 +135,7 @@ class EmulatedOptimizer:
 
     def _step(self, clipped: Arrays, gradients: Arrays, sizes: Arrays) -> None:
         rate = F(value_of(self.configuration.learning_rate, self.calls))
+        before = self.weights.copied()
         self.weights.decay(rate)
         for index, place in enumerate(self.configuration.present):
             gradient = clipped[index].astype("float32")
@@ -135,8 +143,15 @@ class EmulatedOptimizer:
             magnitude = np.maximum(sizes[index] * factor, np.abs(clipped[index]))
             step = self.rule.step(place, gradient, magnitude, rate, self.iterations)
             self.weights.subtract(place, step)
+        self.ratios.append(self._limit(before))
         self.weights.bound(self.iterations)
         self._end_of_call()
+
+    def _limit(self, before: tuple[Arrays, Arrays]) -> tuple[Range, Range]:
+        if self.max_update_ratio is None:
+            return UNMEASURED, UNMEASURED
+        after = self.weights.values, self.weights.errors
+        return changes.limit(self.max_update_ratio, self.iterations, before, after)
 
     @property
     def smallest_margin(self) -> float:

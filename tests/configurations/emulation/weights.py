@@ -25,6 +25,10 @@ class Weights:
         self.bounds = configuration.max_weight
         self.backend = backend
 
+    def copied(self) -> tuple[Arrays, Arrays]:
+        """The values and their errors, as they are now."""
+        return list(self.values), list(self.errors)
+
     def decay(self, rate: Any) -> None:
         """Decoupled weight decay of the variables that have a gradient."""
         decay = self.configuration.weight_decay
