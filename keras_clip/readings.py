@@ -38,6 +38,10 @@ class Readings:
         - `clip_scale`: norm after clipping over norm before, 1 where nothing was clipped, 0
           where the update was skipped.
         - `skipped`: whether the update was not applied.
+        - `update_ratio`, with `max_update_ratio`: norm of the change over norm of the weights,
+          before the limit; NaN where the update was skipped.
+        - `update_scale`, with `max_update_ratio`: norm of the change after the limit over norm
+          before.
 
         Micro-batches of a gradient accumulation are no updates. Reading it waits for the device.
         """

@@ -10,6 +10,7 @@ import numpy as np
 from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
 from keras_clip.monitoring.record_csv import read_csv
 from keras_clip.records.clip_scale import clip_scale
+from keras_clip.records.history import UPDATE_COLUMNS
 
 _ACCEPTED = (
     "a record (a dict or DataFrame with a column 'grad_norm'), the path of a CSV file, a "
@@ -19,6 +20,8 @@ _ACCEPTED = (
 
 def as_record(source: Any) -> dict[str, np.ndarray]:
     """Return the record that `source` is or has, with all five columns.
+
+    The two of `max_update_ratio` are there if it has both.
 
     What a record of `grad_norm` alone does not say is filled in: `step` counts from 0, nothing
     was skipped, `clip_threshold` is NaN, and `clip_scale` follows from the threshold, NaN
@@ -99,6 +102,8 @@ def _completed(given: Any) -> dict[str, np.ndarray]:
         record["skipped"] = np.asarray(given["skipped"]).astype(bool)
     if "clip_scale" in names:
         record["clip_scale"] = _floats(given, "clip_scale")
+    if {*UPDATE_COLUMNS} <= {*names}:
+        record |= {name: _floats(given, name) for name in UPDATE_COLUMNS}
     one_length(record)
     if "clip_scale" not in names:
         record["clip_scale"] = clip_scale(norms, threshold)

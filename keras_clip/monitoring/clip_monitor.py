@@ -2,18 +2,16 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_clip.hyperparameters import check_count, check_flag
 from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
-from keras_clip.monitoring.epoch_logs import epoch_logs
 from keras_clip.monitoring.offenders import largest_norms, nonfinite_variables
 from keras_clip.monitoring.record_csv import write_csv
-from keras_clip.monitoring.recording import Recording
-from keras_clip.monitoring.tensorboard_events import TensorBoardEvents, check_installed
+from keras_clip.monitoring.recordings import Recordings, only
+from keras_clip.monitoring.tensorboard_events import check_installed
 from keras_clip.optimizer import ClippedOptimizer
 from keras_clip.records.history import Record
 
@@ -27,7 +25,10 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     - `grad_norm_clipped`: mean global norm after clipping;
     - `clipped_fraction`: share of the updates that were clipped, from 0 to 1;
     - `clip_threshold`: the latest, for clippers with a threshold of the global norm;
-    - `skipped_steps`: number of updates that were not applied.
+    - `skipped_steps`: number of updates that were not applied;
+    - with `max_update_ratio`: `update_ratio`, `update_ratio_max`, mean and largest ratio of an
+      update to the weights before the limit, and `limited_fraction`, share of the updates that
+      were limited.
 
     Put this callback first in the list. Keras hands the logs from one callback to the next, so
     that `CSVLogger`, `TensorBoard` or `EarlyStopping(monitor="grad_norm", mode="min")` see these
@@ -93,8 +94,7 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             check_installed()
         self._csv, self._tensorboard = csv, tensorboard
         self._given = None if optimizers is None else _checked(optimizers)
-        self._recordings: dict[str, Recording] = {}
-        self._epoch_starts: dict[str, int] = {}
+        self._recordings = Recordings(())
         self._told: set[str] = set()
         self._previous_batch = self._read_at_batch = 0
         if check_flag("per_batch", per_batch):
@@ -104,7 +104,7 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     @property
     def records(self) -> dict[str, Record]:
         """The record of each optimizer, by its name."""
-        return {name: recording.record for name, recording in self._recordings.items()}
+        return self._recordings.records
 
     @property
     def record(self) -> Record:
@@ -113,28 +113,20 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         Column names as in `ClippedOptimizer.history`. It begins with the updates before
         training was stopped and resumed, if the optimizer or the CSV file remembers them.
         """
-        return self._only(self.records, "records")
+        record: Record = only(self.records, "records")
+        return record
 
     @property
     def variable_norms(self) -> Record:
         """Norms by variable path, with `per_variable`: `ClippedOptimizer.variable_norms`."""
-        norms = {name: r.optimizer.variable_norms for name, r in self._recordings.items()}
-        return self._only(norms, "optimizers")
-
-    @staticmethod
-    def _only(by_name: dict[str, Record], where: str) -> Record:
-        if not by_name:
-            raise ValueError("There is nothing yet: ClipMonitor records while a model trains.")
-        if len(by_name) > 1:
-            raise ValueError(
-                f"There are several optimizers: {', '.join(by_name)}. Take one of monitor.{where}."
-            )
-        return next(iter(by_name.values()))
+        norms = {name: optimizer.variable_norms for name, optimizer in self.optimizers.items()}
+        record: Record = only(norms, "optimizers")
+        return record
 
     @property
     def optimizers(self) -> dict[str, ClippedOptimizer]:
         """The optimizers that are watched, by name."""
-        return {name: recording.optimizer for name, recording in self._recordings.items()}
+        return self._recordings.optimizers
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the record to a file: a line of column names, and a line for each update."""
@@ -160,15 +152,8 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         # Not when training begins: the step may be compiled by then.
         super().set_model(model)
         found = clipped_optimizers(model.optimizer) if self._given is None else self._given
-        names = [optimizer.name for optimizer in found]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                "ClipMonitor tells optimizers apart by their names. Received several of one name: "
-                f"{names}. Give each its own: ClippedOptimizer(..., name=...)."
-            )
-        known = [recording.optimizer for recording in self._recordings.values()]
-        if len(known) != len(found) or any(a is not b for a, b in zip(known, found, strict=True)):
-            self._recordings = {o.name: self._recording(o, len(found) > 1) for o in found}
+        if not self._recordings.are_of(found):
+            self._recordings = Recordings(found, self._csv, self._tensorboard)
         if self.per_variable:
             self._record_variable_norms(found)
 
@@ -179,49 +164,32 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
                 self.model.train_function = None
             optimizer.record_variable_norms(self.every)
 
-    def _recording(self, optimizer: ClippedOptimizer, is_one_of_many: bool) -> Recording:
-        csv, prefix = self._csv, f"{optimizer.name}_" if is_one_of_many else ""
-        if csv is not None and prefix:
-            csv = Path(csv).with_name(prefix + Path(csv).name)
-        events = None
-        if self._tensorboard is not None:
-            events = TensorBoardEvents(self._tensorboard, prefix)
-        return Recording(optimizer, csv, events)
-
     def on_train_begin(self, logs: Any = None) -> None:
         """Raise if there is nothing to watch."""
         del logs
         self._told.clear()
-        if not self._recordings:
+        if not self.optimizers:
             raise ValueError(
                 "ClipMonitor watches a ClippedOptimizer, and the model was compiled with "
                 f"{type(self.model.optimizer).__name__}. Compile it with keras_clip."
                 "ClippedOptimizer(...); max_norm=float('inf') there observes without clipping. Or "
                 "name those that the model uses: ClipMonitor(optimizers=[...])."
             )
-        for optimizer in self.optimizers.values():
-            if not optimizer.history_size:
-                raise ValueError(
-                    f"ClipMonitor reads the history of {optimizer.name!r}, which has "
-                    "history_size=0 and keeps none. Leave history_size out, or make it positive."
-                )
+        self._recordings.check_histories()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Note where the epoch begins."""
         del epoch, logs
         self._bring_up_to_date()
         self._previous_batch = self._read_at_batch = 0
-        for name, recording in self._recordings.items():
-            self._epoch_starts[name] = recording.start()
+        self._recordings.start_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Read what would be forgotten in the next step."""
         del logs
         ahead = 2 * batch - self._previous_batch - self._read_at_batch
         self._previous_batch = batch
-        if ahead >= min(
-            recording.optimizer.history_size for recording in self._recordings.values()
-        ):
+        if ahead >= self._recordings.shortest_history:
             self._read()
             self._read_at_batch = batch
 
@@ -240,9 +208,9 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         """Read what the last epoch left, and list the largest norms."""
         del logs
         self._read()
-        for recording in self._recordings.values():
-            if self.per_variable:
-                print(largest_norms(recording.optimizer.variable_norms))
+        if self.per_variable:
+            for optimizer in self.optimizers.values():
+                print(largest_norms(optimizer.variable_norms))
 
     def _bring_up_to_date(self) -> Any:
         # On JAX, asking for the model brings the variables up to date.
@@ -250,26 +218,21 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _read(self) -> None:
         self._bring_up_to_date()
-        for name, recording in self._recordings.items():
-            recording.read()
-            if self.per_variable:
-                self._tell_of_nonfinite(name, recording)
+        self._recordings.read()
+        if self.per_variable:
+            self._tell_of_nonfinite()
 
-    def _tell_of_nonfinite(self, name: str, recording: Recording) -> None:
-        message = nonfinite_variables(
-            recording.optimizer.variable_norms, self._epoch_starts.get(name, 0)
-        )
-        if message is not None and name not in self._told:
-            self._told.add(name)
-            print(message)
+    def _tell_of_nonfinite(self) -> None:
+        for name, optimizer in self.optimizers.items():
+            start = self._recordings.epoch_start(name)
+            message = nonfinite_variables(optimizer.variable_norms, start)
+            if message is not None and name not in self._told:
+                self._told.add(name)
+                print(message)
 
     def _add_to(self, logs: Any) -> None:
-        if logs is None:
-            return
-        for name, recording in self._recordings.items():
-            prefix = f"{name}_" if len(self._recordings) > 1 else ""
-            numbers = epoch_logs(recording.record, self._epoch_starts[name])
-            logs.update({prefix + key: value for key, value in numbers.items()})
+        if logs is not None:
+            logs.update(self._recordings.logs())
 
 
 def _checked(optimizers: Any) -> list[ClippedOptimizer]:

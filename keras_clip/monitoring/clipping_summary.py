@@ -23,6 +23,9 @@ class ClippingSummary:
         percentiles: percent to norm before clipping, of applied updates whose norm is finite;
             empty if there are none.
         latest_threshold: of the last applied update that has one; None if none has.
+        limited: how many were applied with a smaller change, by `max_update_ratio`; None if that
+            was not measured.
+        median_update_ratio: of the applied updates, before the limit; None likewise.
     """
 
     updates: int
@@ -31,6 +34,8 @@ class ClippingSummary:
     clipped: int | None
     percentiles: Mapping[int, float]
     latest_threshold: float | None
+    limited: int | None = None
+    median_update_ratio: float | None = None
 
     @property
     def applied(self) -> int:
@@ -44,10 +49,18 @@ class ClippingSummary:
             return None
         return self.clipped / self.applied
 
+    @property
+    def limited_fraction(self) -> float | None:
+        """Share of the applied updates that was limited; None if that is not known."""
+        if self.limited is None or not self.applied:
+            return None
+        return self.limited / self.applied
+
 
 def summarize(source: Any) -> ClippingSummary:
     """Return the summary of a record, or of whatever `as_record` takes for one."""
     record = as_record(source)
+    ratios = update_ratios(record)
     norms, skipped = record["grad_norm"], record["skipped"]
     known = ~np.isnan(record["clip_scale"][~skipped])
     return ClippingSummary(
@@ -57,6 +70,8 @@ def summarize(source: Any) -> ClippingSummary:
         clipped=int(is_clipped(record).sum()) if known.any() else None,
         percentiles=percentiles(finite_norms(record)),
         latest_threshold=latest_threshold(record),
+        limited=int(is_limited(record).sum()) if ratios.size else None,
+        median_update_ratio=float(np.median(ratios)) if ratios.size else None,
     )
 
 
@@ -73,6 +88,20 @@ def is_clipped(record: Mapping[str, np.ndarray]) -> np.ndarray:
     # A NaN compares as false: of such an update nobody can say.
     clipped: np.ndarray = ~record["skipped"] & (record["clip_scale"] < 1)
     return clipped
+
+
+def update_ratios(record: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the ratios of updates to weights before the limit, where measured, in order."""
+    ratios: np.ndarray = record.get("update_ratio", np.zeros(0))
+    measured: np.ndarray = ratios[~np.isnan(ratios)]
+    return measured
+
+
+def is_limited(record: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return for each update whether its change was made smaller."""
+    # A NaN, of a skipped update, compares as false.
+    limited: np.ndarray = record["update_scale"] < 1
+    return limited
 
 
 def finite_norms(record: Mapping[str, np.ndarray]) -> np.ndarray:

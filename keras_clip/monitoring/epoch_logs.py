@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from keras_clip.monitoring.clipping_summary import latest_threshold, summarize
+from keras_clip.monitoring.clipping_summary import latest_threshold, summarize, update_ratios
 from keras_clip.monitoring.merging import since
 from keras_clip.records.history import Record
 
@@ -26,6 +26,14 @@ def epoch_logs(record: Record, start: int) -> dict[str, float]:
         "clipped_fraction": math.nan if fraction is None else fraction,
         "skipped_steps": summary.skipped,
     }
+    if "update_ratio" in rows:
+        ratios = update_ratios(rows)
+        limited = summary.limited_fraction
+        logs |= {
+            "update_ratio": _mean(ratios),
+            "update_ratio_max": float(ratios.max()) if len(ratios) else math.nan,
+            "limited_fraction": math.nan if limited is None else limited,
+        }
     # Once in the logs, a name stays in them: History has one list for each.
     if not len(norms) or latest_threshold(record) is not None:
         logs["clip_threshold"] = math.nan if threshold is None else threshold

@@ -19,7 +19,9 @@ from keras_clip.monitoring.clipping_summary import (
     is_clipped,
     percent,
     summarize,
+    update_ratios,
 )
+from keras_clip.monitoring.update_panel import draw_updates
 
 # Up to here each update is a point; beyond, each column of the picture sums up several.
 _MOST_POINTS = 400
@@ -33,7 +35,8 @@ def plot_clipping(
 
     Over the steps, on a log axis: the norm before clipping, the threshold as it moved, and
     what clipping cut off; beside it, how many updates had which norm; below it, the share that
-    was clipped, `clipped / applied` in each of up to 60 equal parts. Of more than 400 updates
+    was clipped, `clipped / applied` in each of up to 60 equal parts; with `max_update_ratio`, the
+    ratio of each update to the weights, and what the limit cut off. Of more than 400 updates
     each column of the picture shows the smallest, the median and the largest norm. Norms that
     are NaN, infinite or 0, which have no place on a log axis, are marked at its edges.
 
@@ -48,7 +51,7 @@ def plot_clipping(
         title: str above the figure. Defaults to None, "Gradient norm before clipping".
 
     Returns:
-        The `matplotlib.figure.Figure`, 1200 x 720 pixels.
+        The `matplotlib.figure.Figure`, 1200 x 720 pixels, or 1200 x 960 with update ratios.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -62,7 +65,8 @@ def plot_clipping(
         >>> figure = plot_clipping({"grad_norm": norms, "clip_threshold": np.full(200, 1.5)})
     """
     with figures.style():
-        figure = figures.new_figure(height=6.0)
+        record = as_record(record)
+        figure = figures.new_figure(height=8.0 if update_ratios(record).size else 6.0)
         draw_clipping(figure, record, title or "Gradient norm before clipping")
         figures.finish(figure, path)
     return figure
@@ -91,6 +95,8 @@ def _headline(summary: ClippingSummary, observes_only: bool) -> str:
         parts = [f"{summary.updates:,} updates observed, none clipped"]
     if summary.skipped:
         parts.append(f"skipped: {summary.skipped:,}")
+    if summary.limited_fraction is not None:
+        parts.append(f"limited: {percent(summary.limited_fraction)}")
     if summary.nonfinite:
         parts.append(f"NaN or infinite: {summary.nonfinite:,}")
     return ",  ".join(parts)
@@ -99,12 +105,12 @@ def _headline(summary: ClippingSummary, observes_only: bool) -> str:
 def _draw(figure: Any, record: Mapping[str, np.ndarray], summary: ClippingSummary) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    shows_share = bool(summary.clipped)
+    below = [draw_share] if summary.clipped else []
+    if summary.limited is not None:
+        below.append(draw_updates)
+    heights = [5] + [1 if draw is draw_share else 2 for draw in below]
     grid = figure.add_gridspec(
-        2 if shows_share else 1,
-        2,
-        width_ratios=[5, 1],
-        height_ratios=[5, 1] if shows_share else None,
+        len(heights), 2, width_ratios=[5, 1], height_ratios=heights if below else None
     )
     norms = figure.add_subplot(grid[0, 0])
     counts = figure.add_subplot(grid[0, 1], sharey=norms)
@@ -116,14 +122,16 @@ def _draw(figure: Any, record: Mapping[str, np.ndarray], summary: ClippingSummar
     draw_marks(norms, record)
     draw_counts(counts, record)
     last = norms
-    if shows_share:
-        last = figure.add_subplot(grid[1, 0], sharex=norms)
-        norms.tick_params(labelbottom=False)
-        draw_share(last, record)
+    for row, draw in enumerate(below, start=1):
+        last.tick_params(labelbottom=False)
+        last = figure.add_subplot(grid[row, 0], sharex=norms)
+        draw(last, record)
     last.set_xlabel("step")
     last.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     last.xaxis.set_major_formatter("{x:,.0f}")
     handles, labels = norms.get_legend_handles_labels()
+    if summary.limited is not None:
+        handles, labels = map(list.__add__, (handles, labels), last.get_legend_handles_labels())
     if handles:
         figure.legend(
             handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small"

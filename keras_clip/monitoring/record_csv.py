@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 
 from keras_clip.monitoring.whole_files import append, open_to_append, replace_file
+from keras_clip.records.history import UPDATE_COLUMNS
 
 RECORD_COLUMNS = ("step", "grad_norm", "clip_threshold", "clip_scale", "skipped")
+
+# The second has what `max_update_ratio` measures as well.
+_HEADERS = (RECORD_COLUMNS, (*RECORD_COLUMNS, *UPDATE_COLUMNS))
 
 _ENCODING = "utf-8"
 
@@ -67,7 +71,7 @@ def read_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         OSError: the file cannot be read.
     """
     header, lines, offset = _split(path)
-    if tuple(header) != RECORD_COLUMNS:
+    if tuple(header) not in _HEADERS:
         raise _no_record(path, 1, f"the column names {','.join(RECORD_COLUMNS)}", ",".join(header))
     return _columns(path, header, lines, offset)
 
@@ -82,7 +86,7 @@ def read_variables_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         OSError: the file cannot be read.
     """
     header, lines, offset = _split(path)
-    if header[:1] != ["step"] or tuple(header) == RECORD_COLUMNS:
+    if header[:1] != ["step"] or tuple(header) in _HEADERS:
         raise _no_record(path, 1, "'step' and the paths of variables", ",".join(header))
     if len(set(header)) < len(header):
         raise _no_record(path, 1, "each variable once", ",".join(header))
@@ -185,7 +189,7 @@ def _parse(header: Sequence[str], lines: Sequence[str]) -> dict[str, np.ndarray]
     if any(len(row) != len(header) for row in rows):
         raise ValueError
     columns = zip(*rows, strict=True) if rows else ((),) * len(header)
-    is_record = tuple(header) == RECORD_COLUMNS
+    is_record = tuple(header) in _HEADERS
     return {
         name: _array(name if is_record or name == "step" else "", cells, len(rows))
         for name, cells in zip(header, columns, strict=True)
@@ -202,8 +206,10 @@ def _array(name: str, cells: Sequence[str], count: int) -> np.ndarray:
 
 def _expected(header: Sequence[str]) -> str:
     numbers = f"a whole number and {len(header) - 1} numbers"
-    if tuple(header) == RECORD_COLUMNS:
+    if tuple(header) in _HEADERS:
         numbers = "a whole number, three numbers and 0 or 1"
+    if len(header) > len(RECORD_COLUMNS) and tuple(header) in _HEADERS:
+        numbers += ", and two numbers"
     return f"{numbers}, separated by commas"
 
 

@@ -7,6 +7,12 @@ from keras_clip.monitoring.plot_clipping import plot_clipping
 from keras_clip.monitoring.record_csv import read_csv
 from keras_clip.monitoring.suggest_max_norm import suggest_max_norm
 
+_NEARLY_ALL = 0.95
+_LIMITED_ALWAYS = (
+    "Nearly every step is limited, so max_update_ratio is the learning rate now: a schedule of the "
+    "learning rate does nothing until the step falls below the limit."
+)
+
 
 def report(path: Path, output: Path | None = None) -> None:
     """Print the summary and the suggested threshold of a record, and write its figure.
@@ -48,5 +54,12 @@ def summary_text(summary: ClippingSummary) -> str:
     if summary.percentiles:
         values = {"median norm": 50, "99th percentile": 99, "largest norm": 100}
         lines |= {name: f"{summary.percentiles[key]:.3g}" for name, key in values.items()}
+    limited, ratio = summary.limited_fraction, summary.median_update_ratio
+    if limited is not None and ratio is not None:
+        lines |= {
+            "median update ratio": f"{ratio:.2g}",
+            "limited by max_update_ratio": f"{percent(limited)} of those applied",
+        }
     width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    text = "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+    return text if limited is None or limited < _NEARLY_ALL else f"{text}\n\n{_LIMITED_ALWAYS}"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from keras_clip.monitoring.whole_files import append, open_to_append
-from keras_clip.records.history import Record
+from keras_clip.records.history import UPDATE_COLUMNS, Record
 
-_SCALARS = ("grad_norm", "clip_threshold", "clip_scale")
+_SCALARS = ("grad_norm", "clip_threshold", "clip_scale", *UPDATE_COLUMNS)
 
 
 class TensorBoardEvents:
@@ -47,7 +47,7 @@ class TensorBoardEvents:
             return
         events = []
         for name in _SCALARS:
-            if np.isnan(rows[name]).all():
+            if name not in rows or np.isnan(rows[name]).all():
                 continue
             for step, value in zip(rows["step"].tolist(), rows[name].tolist(), strict=True):
                 events.append(_event(step, scalar_pb(self._tag(name), value)))

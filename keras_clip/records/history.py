@@ -23,7 +23,7 @@ _COLUMNS = ("grad_norm", "clip_threshold", "norm_after_clip", "kind")
 _SKIPPED, _MEASURED, _NO_THRESHOLD = 1, 2, 4
 
 # What a step writes once the wrapped optimizer has changed the weights.
-_RATIO_COLUMNS = ("update_ratio", "update_scale")
+UPDATE_COLUMNS = ("update_ratio", "update_scale")
 
 _ROWS, _UPDATES, _RATIOS = "history", "history_updates", "history_of_update_ratios"
 
@@ -54,7 +54,7 @@ class History:
             return
         self._rows = Ring(wrapper, _ROWS, self.size, len(_COLUMNS), dtype)
         if with_update_ratios:
-            self._ratios = Ring(wrapper, _RATIOS, self.size, len(_RATIO_COLUMNS), dtype)
+            self._ratios = Ring(wrapper, _RATIOS, self.size, len(UPDATE_COLUMNS), dtype)
         self._updates = wrapper.add_variable(
             (), dtype="int32", aggregation="only_first_replica", name=_UPDATES
         )
@@ -116,7 +116,7 @@ class History:
         dtype = self._ratios.variable.dtype
         row = [_as(dtype, part) for part in (ratio, scale) if part is not None]
         if not row:
-            row = [floating_point.scalar(math.nan, dtype)] * len(_RATIO_COLUMNS)
+            row = [floating_point.scalar(math.nan, dtype)] * len(UPDATE_COLUMNS)
         self._ratios.write(self._updates.value - 1, backend.stack(row))
 
     def updates(self) -> int:
@@ -126,14 +126,17 @@ class History:
     def read(self) -> Record:
         """Return the latest updates as columns, in order of time; waits for the device."""
         if not self.is_kept:
-            return _columns(np.arange(0), np.zeros((0, len(_COLUMNS))), _unmeasured(0))
+            return _columns(np.arange(0), np.zeros((0, len(_COLUMNS))))
         updates = self.updates()
         steps = np.arange(max(0, updates - self.size), updates)
         rows = self._rows.read(steps)
         # Of a smaller history that was loaded, older rows are missing.
         is_known = ~np.isnan(rows[:, _COLUMNS.index("kind")])
-        ratios = _unmeasured(len(steps)) if self._ratios is None else self._ratios.read(steps)
-        return _columns(steps[is_known], rows[is_known], ratios[is_known])
+        columns = _columns(steps[is_known], rows[is_known])
+        if self._ratios is not None:
+            ratios = self._ratios.read(steps[is_known]).T.astype("float64")
+            columns |= dict(zip(UPDATE_COLUMNS, ratios, strict=True))
+        return columns
 
     def save(self, store: Any) -> None:
         """Store the rows that are written, and the count."""
@@ -160,11 +163,7 @@ def _as(dtype: str, number: Tensor) -> Tensor:
     return number if str(number.dtype).endswith(dtype) else ops.cast(number, dtype)
 
 
-def _unmeasured(count: int) -> np.ndarray:
-    return np.full((count, len(_RATIO_COLUMNS)), np.nan)
-
-
-def _columns(steps: np.ndarray, rows: np.ndarray, ratios: np.ndarray) -> Record:
+def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
     norm, threshold, after, kind = rows.T.astype("float64")
     bits = kind.astype("int64")
     threshold = np.where(bits & _NO_THRESHOLD, np.nan, threshold)
@@ -176,5 +175,4 @@ def _columns(steps: np.ndarray, rows: np.ndarray, ratios: np.ndarray) -> Record:
         "clip_threshold": threshold,
         "clip_scale": np.where(skipped, 0.0, scale),
         "skipped": skipped,
-        **dict(zip(_RATIO_COLUMNS, ratios.T.astype("float64"), strict=True)),
     }

@@ -25,7 +25,11 @@ def _clamped(value: Tensor, bound: Tensor) -> Tensor:
 def values_to_keep(variables: Sequence[Variable]) -> list[Tensor]:
     """Copy them: Keras's updates on torch write in place."""
     tensors = [variable.value for variable in variables]
-    return [tensor.clone() for tensor in tensors] if torch.is_grad_enabled() else control_flow.copies(tensors)
+    return (
+        [tensor.clone() for tensor in tensors]
+        if torch.is_grad_enabled()
+        else control_flow.copies(tensors)
+    )
 
 
 def shrink_changes(
