@@ -75,7 +75,7 @@ class Steps:
     def make(self, name: str, limit: float) -> Callable[[Any], Any]:
         """Return a function of a batch that runs the program and returns the loss."""
         optimizer, program = self.optimizers[name], self.programs[name]
-        if isinstance(optimizer, ClippedOptimizer):
+        if isinstance(optimizer, ClippedOptimizer) and optimizer.max_update_ratio is None:
             optimizer.max_norm = limit
         state, threshold = self._state(name), jnp.float32(limit)
 

@@ -46,7 +46,7 @@ class Steps:
     def make(self, name: str, limit: float) -> Callable[[list[Any]], Any]:
         """Return a function of batches that trains on them and returns the mean loss."""
         optimizer = self.optimizers[name][0]()
-        if isinstance(optimizer, ClippedOptimizer):
+        if isinstance(optimizer, ClippedOptimizer) and optimizer.max_update_ratio is None:
             optimizer.max_norm = limit
         model = keras.models.clone_model(self.model)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

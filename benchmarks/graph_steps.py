@@ -49,7 +49,7 @@ class Steps:
         make, by_peer = self.optimizers[name]
         optimizer, variables = make(), self.model.trainable_variables
         optimizer.build(variables)
-        if isinstance(optimizer, ClippedOptimizer):
+        if isinstance(optimizer, ClippedOptimizer) and optimizer.max_update_ratio is None:
             optimizer.max_norm = limit
         threshold = tf.constant(limit)
 

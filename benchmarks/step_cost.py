@@ -64,6 +64,14 @@ def clips(optimizer: str) -> dict[str, Clip]:
         "keras_clip": wrapped(),
         "keras_clip, history_size=0": wrapped(history_size=0),
         'keras_clip, nonfinite="skip"': wrapped(nonfinite="skip"),
+        # Far above any step of this learning rate, and far below.
+        "keras_clip, max_update_ratio": (
+            lambda limit: ClippedOptimizer(
+                plain(), math.inf, max_update_ratio=1e-9 * limit if limit < 1 else limit
+            ),
+            False,
+            True,
+        ),
     }
 
 

@@ -186,9 +186,13 @@ class Backend(abc.ABC):
     def clamp(self, variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
         """Limit each variable to `[-bound, bound]`; values inside keep their bits."""
 
+    def tensors(self, variables: Sequence[Variable]) -> list[Tensor]:
+        """Return what the variables hold."""
+        return [variable.value for variable in variables]
+
     def values_to_keep(self, variables: Sequence[Variable]) -> list[Tensor]:
         """Return what the variables hold, in tensors that later assignments do not change."""
-        return [variable.value for variable in variables]
+        return self.tensors(variables)
 
     @abc.abstractmethod
     def shrink_changes(

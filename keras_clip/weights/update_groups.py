@@ -54,8 +54,7 @@ class UpdateGroups(ThresholdGroups):
 
     def limit(self, before: Sequence[Tensor], step: Tensor) -> MeasuredUpdate:
         """Move the variables back towards their values `before`, as far as the limits ask."""
-        now = [variable.value for variable in self._limited]
-        changes = self._norms(map(_difference, now, before))
+        changes = self._norms(map(_difference, backend.tensors(self._limited), before))
         weights = self._norms(before)
         parts, factors, spread = [], [], []
         for group in self._groups:

@@ -31,7 +31,9 @@ def sgd_family() -> Any:
 
 
 def adam_family() -> Any:
-    return ClippedOptimizer(keras.optimizers.Adam(0.02), clipper=whole_family(), max_weight=0.9)
+    return ClippedOptimizer(
+        keras.optimizers.Adam(0.02), clipper=whole_family(), max_update_ratio=0.01, max_weight=0.9
+    )
 
 
 def skipping() -> Any:

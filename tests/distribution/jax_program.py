@@ -85,6 +85,7 @@ OPTIONS = {
     "AdaptiveGradientClipping, SGD": counted(
         EVERY_CLIPPER["AdaptiveGradientClipping"], lambda: keras.optimizers.SGD(0.05)
     ),
+    "max_update_ratio": lambda: ClippedOptimizer(adam(), max_norm=0.5, max_update_ratio=0.003),
     "skip_above": lambda: ClippedOptimizer(
         adam(), clipper=Counted(AutoClip(40.0, history_size=5)), skip_above=1.5
     ),

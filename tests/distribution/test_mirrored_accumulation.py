@@ -33,7 +33,11 @@ def members():
 
 def everything_at_once():
     clipped = ClippedOptimizer(
-        adam(use_ema=True), clipper=whole_family(), max_weight=2.0, nonfinite="skip"
+        adam(use_ema=True),
+        clipper=whole_family(),
+        max_update_ratio={".*kernel": 0.01, "default": 0.02},
+        max_weight=2.0,
+        nonfinite="skip",
     )
     return keras.optimizers.LossScaleOptimizer(clipped, initial_scale=64.0)
 
@@ -41,7 +45,8 @@ def everything_at_once():
 CASES = {
     "plain": lambda: ClippedOptimizer(adam(use_ema=True), 0.5),
     "everything at once": everything_at_once,
-    "members": lambda: ClippedOptimizer(members(), 0.5),
+    "limited": lambda: ClippedOptimizer(adam(use_ema=True), 0.5, max_update_ratio=0.01),
+    "members": lambda: ClippedOptimizer(members(), 0.5, max_update_ratio=0.01),
 }
 
 

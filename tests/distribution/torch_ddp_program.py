@@ -35,6 +35,7 @@ def counted(clipper, inner, **options):
 CASES = {
     "SGD": lambda: counted(EVERY_CLIPPER["ClipByGlobalNorm"](), keras.optimizers.SGD(0.05)),
     "Adam, max_weight": lambda: ClippedOptimizer(adam(), max_norm=0.5, max_weight=0.4),
+    "max_update_ratio": lambda: ClippedOptimizer(adam(), 0.5, max_update_ratio=0.003),
     "units": lambda: counted(EVERY_CLIPPER["AdaptiveGradientClipping"](), adam()),
     "family": lambda: counted(whole_family(), adam()),
     "accumulation": lambda: counted(EVERY_CLIPPER["AdaGC"](), adam(gradient_accumulation_steps=2)),

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 import keras_clip
-from keras_clip import AutoClip, ClippedOptimizer
+from keras_clip import AutoClip, ClippedOptimizer, UpdateClipping
 from keras_clip._seam.torch import host
 from tests.distribution.processes import message_of, strict_warnings
 from tests.distribution.torch_group import in_group
@@ -114,8 +114,16 @@ OPTIMIZERS = {
     if name != "AdaptiveGradientClipping"
 } | {
     "max_weight": lambda: sgd(EVERY_CLIPPER["ClipByGlobalNorm"](), max_weight=0.4),
+    "max_update_ratio": lambda: sgd(
+        EVERY_CLIPPER["ClipByGlobalNorm"](), max_update_ratio=UpdateClipping(0.004)
+    ),
+    "max_update_ratio of each": lambda: sgd(
+        EVERY_CLIPPER["ClipByGlobalNorm"](),
+        max_update_ratio=UpdateClipping(0.004, per_variable=True),
+    ),
     "skip_above": lambda: sgd(AutoClip(40.0, history_size=5), skip_above=10.0),
 }
+DECIDED_ON_A_DEVICE = ("skip_above", "max_weight", "max_update_ratio")
 UPDATES, SPOILT_STEP = 20, 13
 
 
@@ -184,7 +192,7 @@ def main(rank):
         "on a device": not_decided_on_the_host(lambda: clipped_lists(mesh)),
         "together": {case: train(case, mesh, rank) for case in OPTIMIZERS},
         "together on a device": not_decided_on_the_host(
-            lambda: {case: train(case, mesh, rank) for case in ("skip_above", "max_weight")}
+            lambda: {case: train(case, mesh, rank) for case in DECIDED_ON_A_DEVICE}
         ),
         "alone": {case: train(case) for case in list(OPTIMIZERS)[rank::2]},
         "not supported": what_is_not_supported(mesh),

@@ -33,7 +33,9 @@ def make_optimizer(kind):
         inner = keras.optimizers.Adam(0.1, gradient_accumulation_steps=4)
         return ClippedOptimizer(inner, clipper=RunningMean())
     if kind == "family":
-        return ClippedOptimizer(inner, clipper=whole_family(), max_weight=0.7)
+        return ClippedOptimizer(
+            inner, clipper=whole_family(), max_update_ratio=0.02, max_weight=0.7
+        )
     if kind == "skipping":
         clipper = AutoClip(50.0, history_size=4)
         return ClippedOptimizer(inner, clipper=clipper, skip_above=1.05)

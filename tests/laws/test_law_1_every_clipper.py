@@ -51,6 +51,10 @@ def test_idle_is_bit_identical(clipper_class, bare):
 
 def test_idle_projection_and_skipping_are_bit_identical(bare):
     optimizer = ClippedOptimizer(
-        keras.optimizers.Adam(0.05), NEVER, max_weight=NEVER, skip_above=2.0
+        keras.optimizers.Adam(0.05),
+        NEVER,
+        max_update_ratio=NEVER,
+        max_weight=NEVER,
+        skip_above=2.0,
     )
     assert_identical(trained(optimizer), bare)

@@ -16,6 +16,7 @@ OPTIONS = {
     "max_norm": lambda: {"max_norm": 0.5},
     "skip": lambda: {"max_norm": 0.5, "nonfinite": "skip", "max_consecutive_skips": 3},
     "AdaGC": lambda: {"clipper": AdaGC(start_clip_steps=2)},
+    "max_update_ratio": lambda: {"max_update_ratio": {".*dense.*": 0.01, "default": 0.02}},
     "max_weight": lambda: {"max_weight": 0.4, "skip_above": 9.0},
 }
 

@@ -26,6 +26,7 @@ from keras_clip import (
     ClippedOptimizer,
     ClipperMap,
     ObserveOnly,
+    UpdateClipping,
     WeightClipping,
     ZClip,
 )
@@ -64,6 +65,11 @@ CASES = {
     "raise": lambda: {"nonfinite": "raise"},
     "limited skips": lambda: {"nonfinite": "skip", "max_consecutive_skips": 1},
     "skip above": lambda: {"skip_above": 2.0},
+    "max update ratio": lambda: {"max_update_ratio": 0.01},
+    "max update ratio of each": lambda: {
+        "max_update_ratio": UpdateClipping(0.01, per_variable=True),
+        "nonfinite": "skip",
+    },
     "max weight": lambda: {"max_weight": 0.5},
     "max weight by fan-in": lambda: {
         # The bias has no layer that would tell its inputs.

@@ -27,7 +27,7 @@ def _clamp_on_each_replica(
         strategy.extended.update(variable, assign, args=(bound,), group=False)
 
 
-def values_to_keep(variables: Sequence[Variable]) -> list[Tensor]:
+def tensors(variables: Sequence[Variable]) -> list[Tensor]:
     """Read the variables: TensorFlow copies one that is written to while its value is held."""
     return [tf.convert_to_tensor(native) for native in _native(variables)]
 

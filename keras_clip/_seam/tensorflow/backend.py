@@ -117,8 +117,8 @@ class TensorFlowBackend(Backend):
     def clamp(self, variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
         assignments.clamp(variables, bounds)
 
-    def values_to_keep(self, variables: Sequence[Variable]) -> list[Tensor]:
-        return assignments.values_to_keep(variables)
+    def tensors(self, variables: Sequence[Variable]) -> list[Tensor]:
+        return assignments.tensors(variables)
 
     def shrink_changes(
         self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
