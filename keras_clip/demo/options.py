@@ -100,11 +100,16 @@ def _parser(program: str) -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    default = Options()
+    # Before the arguments, whose help shows them.
+    parser.set_defaults(**vars(Options()))
+    _add_arguments(parser)
+    return parser
+
+
+def _add_arguments(parser: _Parser) -> None:
     parser.add_argument(
         "--optimizer",
         type=_optimizer,
-        default=default.optimizer,
         metavar="NAME",
         help="any Keras optimizer, by name (default: sgd, which gets momentum 0.9)",
     )
@@ -117,7 +122,6 @@ def _parser(program: str) -> _Parser:
     parser.add_argument(
         "--max-norm",
         type=_max_norm,
-        default=default.max_norm,
         metavar="NORM",
         help="longer gradients are scaled down to this norm; inf only observes "
         "(default: %(default)s)",
@@ -125,24 +129,20 @@ def _parser(program: str) -> _Parser:
     parser.add_argument(
         "--epochs",
         type=_epochs,
-        default=default.epochs,
         metavar="COUNT",
         help="passes over the training digits (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
         type=_seed,
-        default=default.seed,
         help="another seed, other initial weights and order of the data (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
         type=_output,
-        default=default.output,
         metavar="FILE",
         help="where to write the figure; the suffix chooses the format (default: %(default)s)",
     )
-    return parser
 
 
 def _optimizer(text: str) -> str:
