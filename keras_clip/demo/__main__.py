@@ -2,7 +2,12 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_clip.demo.options import Options
+    from keras_clip.optimizer import ClippedOptimizer
 
 PROGRAM = "python -m keras_clip.demo"
 
@@ -40,13 +45,32 @@ def _run(arguments: Sequence[str] | None) -> None:
         f"{name}, learning rate {float(optimizer.learning_rate):g}, epochs {chosen.epochs}, "
         f"seed {chosen.seed}, on {keras.config.backend()}."
     )
+    runs = [
+        training.train(title, clipped, digits, chosen)
+        for title, clipped in _announced(name, chosen)
+    ]
+    figure.write(runs, chosen.output)
+    print(f"\n{report.table(runs)}")
+    print(f"\n{report.conclusion(runs, chosen.output)}")
+
+
+def _announced(name: str, chosen: "Options") -> Iterator[tuple[str, "ClippedOptimizer"]]:
+    """Print what comes next, and yield its name and its optimizer."""
+    from keras_clip.demo.training import make_optimizer
+    from keras_clip.optimizer import ClippedOptimizer
+
     print(f"\nplain {name}; ClippedOptimizer(max_norm=inf) around it only observes", flush=True)
-    plain = training.train(f"plain {name}", math.inf, digits, chosen)
+    yield f"plain {name}", ClippedOptimizer(make_optimizer(chosen), math.inf)
     print(f"\nclipped {name}; ClippedOptimizer(max_norm={chosen.max_norm:g}) around it", flush=True)
-    clipped = training.train(f"clipped {name}", chosen.max_norm, digits, chosen)
-    figure.write(plain, clipped, chosen.output)
-    print(f"\n{report.table(plain, clipped)}")
-    print(f"\n{report.conclusion(plain, clipped, chosen.output)}")
+    yield f"clipped {name}", ClippedOptimizer(make_optimizer(chosen), chosen.max_norm)
+    ratio = chosen.max_update_ratio
+    print(
+        f"\nlimited {name}, ten times the learning rate; "
+        f"ClippedOptimizer(max_norm=inf, max_update_ratio={ratio:g}) around it",
+        flush=True,
+    )
+    bold = make_optimizer(chosen, times=10.0)
+    yield f"limited {name}, rate x 10", ClippedOptimizer(bold, math.inf, max_update_ratio=ratio)
 
 
 if __name__ == "__main__":

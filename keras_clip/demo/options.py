@@ -13,9 +13,9 @@ from matplotlib.backend_bases import FigureCanvasBase
 
 _DESCRIPTION = """\
 Watch gradient clipping at work: a small recurrent network learns to read 1,797 handwritten
-digits pixel by pixel, once with a plain Keras optimizer and once with
-keras_clip.ClippedOptimizer around it. Both start from the same weights and see the same data
-in the same order. Ends with a table and a figure."""
+digits pixel by pixel: with a plain Keras optimizer, with keras_clip.ClippedOptimizer around it,
+and at ten times the learning rate with its max_update_ratio. All start from the same weights
+and see the same data in the same order. Ends with a table and a figure."""
 
 _EPILOG = """\
 examples:
@@ -30,6 +30,7 @@ examples:
 SGD_LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 MAX_NORM = 0.15
+MAX_UPDATE_RATIO = 0.003
 EPOCHS = 15
 
 # NumPy's generators, which Keras seeds as well, take no larger seed.
@@ -62,6 +63,7 @@ class Options:
         optimizer: one of `OPTIMIZERS`.
         learning_rate: positive and finite, or None for the optimizer's default.
         max_norm: at least 0; infinity observes without clipping.
+        max_update_ratio: of the third run, likewise.
         epochs: at least 1.
         seed: seeds initial weights and the order of the data.
         output: where the figure goes; a file can be written there.
@@ -70,6 +72,7 @@ class Options:
     optimizer: str = "sgd"
     learning_rate: float | None = None
     max_norm: float = MAX_NORM
+    max_update_ratio: float = MAX_UPDATE_RATIO
     epochs: int = EPOCHS
     seed: int = 0
     output: Path = Path("demo.png")
@@ -124,6 +127,13 @@ def _add_arguments(parser: _Parser) -> None:
         type=_max_norm,
         metavar="NORM",
         help="longer gradients are scaled down to this norm; inf only observes "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-update-ratio",
+        type=_max_norm,
+        metavar="RATIO",
+        help="in the third run, an update moves the weights by at most this share of their norm "
         "(default: %(default)s)",
     )
     parser.add_argument(

@@ -1,6 +1,7 @@
-"""The demo's last words: the table of both runs, and what was to be seen."""
+"""The demo's last words: the table of all runs, and what was to be seen."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_clip.demo.data import CLASSES
@@ -14,10 +15,10 @@ diverged: the training loss of the last epoch is not finite, or not below ln(10)
 gradient norms are those before clipping."""
 
 
-def table(plain: Run, clipped: Run) -> str:
-    """Return the two runs side by side, in aligned plain text."""
-    rows = [("", plain.name, clipped.name)] + [
-        (label, describe(plain), describe(clipped))
+def table(runs: Sequence[Run]) -> str:
+    """Return the runs side by side, in aligned plain text."""
+    rows = [["", *(run.name for run in runs)]] + [
+        [label, *map(describe, runs)]
         for label, describe in (
             ("final training loss", lambda run: short(run.final_loss)),
             ("validation accuracy", lambda run: f"{100 * run.accuracy:.0f} %"),
@@ -25,25 +26,31 @@ def table(plain: Run, clipped: Run) -> str:
             # NaN if one of them is NaN.
             ("largest gradient norm", lambda run: short(run.record["grad_norm"].max())),
             ("steps clipped", _clipped),
+            ("steps limited", _limited),
         )
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        f"{row[0]:<{widths[0]}}   {row[1]:>{widths[1]}}   {row[2]:>{widths[2]}}" for row in rows
-    ]
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = []
+    for label, *cells in rows:
+        aligned = (f"   {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        lines.append(f"{label:<{first}}{''.join(aligned)}")
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join([*lines, "", _LEGEND])
 
 
-def conclusion(plain: Run, clipped: Run, output: Path) -> str:
+def conclusion(runs: Sequence[Run], output: Path) -> str:
     """Return what was to be seen, and where the figure is."""
-    return (
+    plain, *others = runs
+    seen = [
         f"You saw {plain.name} {_verb(plain)}: it reads {100 * plain.accuracy:.0f} % of the "
-        f"held-out digits (guessing: {100 / CLASSES:.0f} %).\n"
-        f"You saw {clipped.name} {_verb(clipped)}, from the same start and with the same data: "
-        f"it reads {100 * clipped.accuracy:.0f} %.\n"
-        f"The figure is in {output}."
-    )
+        f"held-out digits (guessing: {100 / CLASSES:.0f} %)."
+    ]
+    for run in others:
+        seen.append(
+            f"You saw {run.name} {_verb(run)}, from the same start and with the same data: "
+            f"it reads {100 * run.accuracy:.0f} %."
+        )
+    return "\n".join([*seen, f"The figure is in {output}."])
 
 
 def _verb(run: Run) -> str:
@@ -56,6 +63,11 @@ def _diverged(run: Run) -> str:
     if not math.isfinite(run.final_loss):
         return "yes: loss not finite"
     return "yes: no better than guessing" if run.diverged else "no"
+
+
+def _limited(run: Run) -> str:
+    share = summarize(run.record).limited_fraction
+    return "no limit" if share is None else percent(share)
 
 
 def _clipped(run: Run) -> str:

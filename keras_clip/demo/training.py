@@ -49,17 +49,20 @@ class Run:
         return not self.final_loss < CHANCE_LOSS
 
 
-def make_optimizer(options: Options) -> Any:
-    """Return a new optimizer, not yet wrapped."""
+def make_optimizer(options: Options, times: float = 1.0) -> Any:
+    """Return a new optimizer, not yet wrapped, at a multiple of its learning rate."""
     arguments: dict[str, float] = {}
     if options.optimizer == "sgd":
         arguments = {"learning_rate": SGD_LEARNING_RATE, "momentum": MOMENTUM}
     if options.learning_rate is not None:
         arguments["learning_rate"] = options.learning_rate
-    return OPTIMIZERS[options.optimizer](**arguments)
+    optimizer: Any = OPTIMIZERS[options.optimizer](**arguments)
+    if times != 1.0:
+        optimizer.learning_rate = times * float(optimizer.learning_rate)
+    return optimizer
 
 
-def train(name: str, max_norm: float, digits: Digits, options: Options) -> Run:
+def train(name: str, optimizer: ClippedOptimizer, digits: Digits, options: Options) -> Run:
     """Train the model once, print a line for each epoch, and return what was recorded.
 
     With `max_norm=inf` the ClippedOptimizer only observes: training is bit-identical to the plain
@@ -75,7 +78,7 @@ def train(name: str, max_norm: float, digits: Digits, options: Options) -> Run:
         ]
     )
     model.compile(
-        optimizer=ClippedOptimizer(make_optimizer(options), max_norm=max_norm),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -46,7 +46,7 @@ def run_module(*arguments, **environ):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """One run of the demo on a few images: its two runs, its output, its figure."""
+    """One run of the demo on a few images: its runs, its output, its figure."""
     output = tmp_path_factory.mktemp("demo") / "figure.png"
     all_digits = data.load(STEPS * data.BATCH_SIZE)
     few = dataclasses.replace(
@@ -59,11 +59,10 @@ def demo(tmp_path_factory):
         patch.setattr(data, "load", lambda: few)
         patch.setattr(sys, "stdout", printed)
         write = figure.write
-        patch.setattr(figure, "write", lambda *args: (records.extend(args[:2]), write(*args)))
+        patch.setattr(figure, "write", lambda *args: (records.extend(args[0]), write(*args)))
         status = main(["--epochs", "1", "--seed", "3", "--output", str(output)])
     assert status == 0
-    plain, clipped = records
-    return plain, clipped, printed.getvalue(), output
+    return records, printed.getvalue(), output
 
 
 class TestOptions:
@@ -78,6 +77,7 @@ class TestOptions:
             ("--max-norm", "-1", "a number that is at least 0, or inf"),
             ("--max-norm", "nan", "a number that is at least 0, or inf"),
             ("--max-norm", "small", "a number"),
+            ("--max-update-ratio", "-1", "a number that is at least 0, or inf"),
             ("--epochs", "0", "an integer that is at least 1"),
             ("--epochs", "1.5", "an integer"),
             ("--seed", "1.5", "an integer"),
@@ -146,11 +146,13 @@ class TestOptions:
 
     def test_options_arrive_as_they_were_given(self):
         given = ["--optimizer", "AdamW", "--learning-rate", "0.01", "--max-norm", "inf"]
+        given += ["--max-update-ratio", "0.01"]
         given += ["--epochs", "3", "--seed", "7", "--output", "figure.svg"]
         assert options.parse("demo", given) == options.Options(
             optimizer="adamw",
             learning_rate=0.01,
             max_norm=math.inf,
+            max_update_ratio=0.01,
             epochs=3,
             seed=7,
             output=Path("figure.svg"),
@@ -191,7 +193,7 @@ class TestEnvironment:
 
 class TestTraining:
     def test_both_runs_start_alike_and_part_when_a_gradient_is_clipped(self, demo):
-        plain, clipped, _, _ = demo
+        (plain, clipped, _), *_ = demo
         one, other = plain.record["grad_norm"], clipped.record["grad_norm"]
         assert len(one) == len(other) == STEPS
         assert one[0] == other[0] > options.MAX_NORM
@@ -199,11 +201,19 @@ class TestTraining:
         assert plain.final_loss != clipped.final_loss
 
     def test_the_plain_run_is_not_clipped_and_the_other_is(self, demo):
-        plain, clipped, _, _ = demo
+        (plain, clipped, _), *_ = demo
         assert plain.record["clip_threshold"].tolist() == [math.inf] * STEPS
         assert plain.record["clip_scale"].tolist() == [1.0] * STEPS
         np.testing.assert_allclose(clipped.record["clip_threshold"], options.MAX_NORM, rtol=1e-6)
         assert (clipped.record["clip_scale"] < 1).all()
+
+    def test_the_third_run_is_limited_at_ten_times_the_learning_rate(self, demo):
+        (_, _, limited), *_ = demo
+        moved = limited.record["update_ratio"] * limited.record["update_scale"]
+        assert (limited.record["update_scale"] < 1).all()
+        np.testing.assert_allclose(moved, options.MAX_UPDATE_RATIO, rtol=1e-5)
+        bold = training.make_optimizer(options.Options(), times=10.0)
+        assert float(bold.learning_rate) == pytest.approx(1.0)
 
     def test_every_optimizer_of_keras_can_be_named(self):
         assert {"sgd", "adam", "adamw", "rmsprop", "lion", "ftrl"} <= set(options.OPTIMIZERS)
@@ -227,21 +237,22 @@ class TestTraining:
 
     def test_a_nan_norm_is_not_lost_among_the_others(self):
         run = make_run(norms=(1.0, math.nan, 2.0))
-        assert re.search(r"largest gradient norm +nan +nan\n", report.table(run, run))
+        assert re.search(r"largest gradient norm +nan +nan\n", report.table([run, run]))
 
 
 class TestReport:
     def test_the_demo_prints_progress_table_and_conclusion(self, demo):
-        _, _, printed, output = demo
-        assert printed.count("epoch 1/1  loss ") == 2
-        for row in ("final training loss", "validation accuracy", "diverged", "steps clipped"):
+        _, printed, output = demo
+        assert printed.count("epoch 1/1  loss ") == 3
+        rows = ("final training loss", "validation accuracy", "diverged", "steps clipped")
+        for row in (*rows, "steps limited"):
             assert re.search(f"^{row}  ", printed, re.MULTILINE)
         assert printed.endswith(f"The figure is in {output}.\n")
 
     def test_the_table_is_aligned(self):
         plain = make_run(norms=(1.0, 12345.0), loss=math.nan, accuracy=0.1)
         clipped = make_run("clipped SGD", max_norm=1.0)
-        assert report.table(plain, clipped).splitlines()[:7] == [
+        assert report.table([plain, clipped]).splitlines()[:8] == [
             "                                   plain SGD   clipped SGD",
             "----------------------------------------------------------",
             "final training loss                      nan          1.00",
@@ -249,15 +260,16 @@ class TestReport:
             "diverged                yes: loss not finite            no",
             "largest gradient norm                 12,345          4.00",
             "steps clipped                  only observed          50 %",
+            "steps limited                       no limit      no limit",
         ]
 
     def test_the_table_tells_a_high_loss_from_one_that_is_not_finite(self):
-        assert "yes: no better than guessing" in report.table(make_run(loss=2.5), make_run())
+        assert "yes: no better than guessing" in report.table([make_run(loss=2.5), make_run()])
 
     def test_the_conclusion_tells_who_learned(self):
         plain = make_run(loss=2.5, accuracy=0.1)
         clipped = make_run("clipped SGD", max_norm=1.0)
-        lines = report.conclusion(plain, clipped, Path("demo.png")).splitlines()
+        lines = report.conclusion([plain, clipped], Path("demo.png")).splitlines()
         assert lines[0].startswith("You saw plain SGD diverge: it reads 10 % ")
         assert lines[1].startswith("You saw clipped SGD learn, ")
         assert lines[1].endswith(" it reads 90 %.")
@@ -265,7 +277,7 @@ class TestReport:
 
     def test_a_run_slightly_better_than_guessing_learned_little(self):
         assert "plain SGD learn little:" in report.conclusion(
-            make_run(accuracy=0.4), make_run("clipped SGD"), Path("demo.png")
+            [make_run(accuracy=0.4), make_run("clipped SGD")], Path("demo.png")
         )
 
     @pytest.mark.parametrize(("terminal", "newlines"), [(True, 1), (False, 2)])
@@ -297,7 +309,7 @@ class TestFigure:
             monkeypatch.setattr(
                 figures, "new_figure", lambda height: made.append(new_figure(height)) or made[0]
             )
-            figure.write(plain, clipped, tmp_path / "figure.png")
+            figure.write([plain, clipped], tmp_path / "figure.png")
             return made[0].subfigs
 
         return draw
