@@ -40,6 +40,7 @@ def test_public_names():
         "Threshold",
         "TooManySkipsError",
         "Update",
+        "UpdateClipping",
         "WeightClipping",
         "ZClip",
         "clip_by_global_norm",
