@@ -378,3 +378,44 @@ def test_a_rule_belongs_to_one_optimizer():
 def test_a_misspelt_pattern_raises_at_the_first_step():
     with pytest.raises(ValueError, match="max_update_ratio has patterns that match no variable"):
         apply_all(sgd(0.3, {"kernle": 0.1}), make_variables(), gradient_stream(1))
+
+
+def embedding_model():
+    return keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            keras.layers.Embedding(20, 4),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1, kernel_initializer="zeros"),
+        ]
+    )
+
+
+def half_precision_model():
+    return keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(8, activation="tanh", dtype="mixed_float16"),
+            keras.layers.Dense(1, dtype="mixed_float16"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("make", [embedding_model, half_precision_model])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_whole_steps_of_fit(make, scaled):
+    keras.utils.set_random_seed(4)
+    model = make()
+    optimizer = wrapped(keras.optimizers.SGD(0.3, momentum=0.9), 0.03)
+    outer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=64.0)
+    model.compile(outer if scaled else optimizer, loss="mse", auto_scale_loss=False)
+    inputs = np.random.default_rng(0).integers(0, 20, size=(8, 3))
+    for _ in range(6):
+        before = values(model.trainable_variables)
+        model.train_on_batch(inputs, np.ones((8, 1)))
+        change = [n - o for n, o in zip(values(model.trainable_variables), before, strict=True)]
+        record = optimizer.history
+        moved = record["update_ratio"][-1] * record["update_scale"][-1]
+        assert norm(change) / norm(before) == pytest.approx(moved, rel=1e-4)
+        assert moved <= 0.03 * (1 + 1e-5)
+    assert (record["update_scale"] < 1).any()
