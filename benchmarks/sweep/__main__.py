@@ -12,11 +12,7 @@ goes on where it was.
 import argparse
 import os
 import time
-import traceback
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,7 @@ from benchmarks import tasks
 from benchmarks.sweep import cells
 from benchmarks.sweep.cells import Cell, Extent
 from benchmarks.sweep.results import Results
+from benchmarks.sweep.workers import trained
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -49,7 +46,7 @@ def main(given: list[str] | None = None) -> None:
             yield cell
 
     failed = 0
-    for done, (cell, found, versions) in enumerate(_trained(due(), extent, arguments.workers), 1):
+    for done, (cell, found, versions) in enumerate(trained(due(), extent, arguments.workers), 1):
         passed = time.perf_counter() - started
         if found is None:
             failed += 1
@@ -79,36 +76,6 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     )
     arguments.rules = arguments.rules or (["number"] if arguments.quick else list(cells.RULES))
     return arguments
-
-
-def _trained(due: Iterator[Cell], extent: Extent, workers: int) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield each cell with its results and the versions, or with None and the error."""
-    if workers == 1:
-        for cell in due:
-            yield _train(cell, extent)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_train, cell, extent) for cell in islice(due, workers)}
-        while running:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-                running |= {pool.submit(_train, cell, extent) for cell in islice(due, 1)}
-
-
-def _train(cell: Cell, extent: Extent) -> tuple[Cell, Any, Any]:
-    # Here, as the process that hands out cells needs no device.
-    import jax
-
-    from benchmarks.environment import versions
-    from benchmarks.sweep.training import train
-
-    # Not the shorter floats of an accelerator: results are those of a processor, but for rounding.
-    jax.config.update("jax_default_matmul_precision", "float32")
-    try:
-        return cell, train(cell, extent), versions()
-    except Exception:  # one cell that fails, such as for want of memory, stops no other
-        return cell, None, traceback.format_exc()
 
 
 def _line(cell: Cell, found: dict[str, Any]) -> str:
