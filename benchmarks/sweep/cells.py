@@ -1,0 +1,99 @@
+"""The cells of a sweep, those of most worth first."""
+
+import math
+from dataclasses import dataclass
+
+from benchmarks import tasks
+
+OPTIMIZERS = ("sgd", "adam", "lion")
+SCHEDULES = ("constant", "cosine", "cosine_all")
+RULES = (
+    "number",
+    "update_of_each_variable",
+    "adaptive_gradient_clipping",
+    "auto_clip",
+    "z_clip",
+    "ada_gc",
+    "clip_by_norm",
+    "clip_by_value",
+    "clip_by_block_rms",
+)
+REPORTED_SEEDS = (0, 1, 2, 3, 4)
+# Numbers are chosen on these, and not reported on them.
+OTHER_SEEDS = (100, 101)
+# Half powers of ten: from a tenth of the good learning rate to a thousand times it.
+_RATES = range(-2, 7)
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One program: a task, an optimizer, a rule with several numbers, a schedule."""
+
+    task: str
+    optimizer: str
+    rule: str
+    schedule: str
+
+    @property
+    def key(self) -> str:
+        return "/".join((self.task, self.optimizer, self.rule, self.schedule))
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a cell is trained.
+
+    Attributes:
+        is_quick: few settings, three learning rates, two seeds, a twentieth of the steps.
+    """
+
+    is_quick: bool = False
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        if self.is_quick:
+            return (REPORTED_SEEDS[0], OTHER_SEEDS[0])
+        return (*REPORTED_SEEDS, *OTHER_SEEDS)
+
+    def steps(self, steps: int) -> int:
+        return max(2, steps // 20) if self.is_quick else steps
+
+    def learning_rates(self, good: float) -> list[float]:
+        """Return learning rates such as 0.001, 0.003, 0.01, around a good one."""
+        middle = round(2 * math.log10(good))
+        exponents = (0, 2, 4) if self.is_quick else _RATES
+        return [_half_power(middle + exponent) for exponent in exponents]
+
+
+def _half_power(exponent: int) -> float:
+    return float(f"{'3' if exponent % 2 else '1'}e{exponent // 2}")
+
+
+def plan(
+    only: list[str] | None,
+    optimizers: list[str],
+    rules: list[str],
+    schedules: list[str],
+) -> list[Cell]:
+    """Return the cells to train, in the order of their worth."""
+    cells = [
+        Cell(task, optimizer, rule, schedule)
+        for task in only or tasks.NAMES
+        for optimizer in optimizers
+        for rule in rules
+        for schedule in schedules
+        # Other rules are compared at a constant learning rate alone.
+        if rule == "number" or schedule == "constant"
+    ]
+    return sorted(cells, key=_rank)
+
+
+def _rank(cell: Cell) -> tuple[bool, int, bool, int, int]:
+    """Sort by number first, then Lion last, then by rule, task and optimizer."""
+    return (
+        cell.rule != "number",
+        SCHEDULES.index(cell.schedule),
+        cell.optimizer == "lion",
+        RULES.index(cell.rule),
+        tasks.NAMES.index(cell.task),
+    )

@@ -1,0 +1,42 @@
+"""The file of results: whole after each cell, and read again by a sweep that goes on."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Results:
+    """Cells that are done, by their key.
+
+    Args:
+        folder: where the file is.
+        is_quick: whether the sweep is a quick one, which has a file of its own.
+    """
+
+    def __init__(self, folder: Path, is_quick: bool) -> None:
+        self.path = folder / ("tasks_quick.json" if is_quick else "tasks_sweep.json")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._found: dict[str, Any] = {"versions": {}, "cells": {}}
+        if self.path.exists():
+            self._found = json.loads(self.path.read_text())
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        cells: dict[str, Any] = self._found["cells"]
+        return cells
+
+    def add(self, key: str, cell: dict[str, Any], versions: dict[str, str]) -> None:
+        """Write a cell; a sweep that is killed leaves the file as it was before or after."""
+        self.cells[key] = cell
+        self._found["versions"] = versions
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.write_text(_text(self._found))
+        os.replace(unfinished, self.path)
+
+
+def _text(found: dict[str, Any]) -> str:
+    """One line a cell, so that a difference shows which cells changed."""
+    cells = [f"{json.dumps(key)}: {json.dumps(cell)}" for key, cell in found["cells"].items()]
+    versions = json.dumps(found["versions"])
+    return f'{{"versions": {versions},\n"cells": {{\n' + ",\n".join(cells) + "\n}}\n"

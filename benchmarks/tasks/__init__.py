@@ -1,0 +1,34 @@
+"""Small tasks on which limits of gradients and steps are compared: one a file.
+
+Their data is generated or ships in a package. `load` makes a task by its name.
+"""
+
+from functools import cache
+from importlib import import_module
+
+from benchmarks.tasks.task import Task
+
+# In the order in which a sweep takes them.
+NAMES = (
+    "recurrent_digits",
+    "character_model",
+    "dense_digits",
+    "vision_transformer",
+    "convolutional",
+    "heavy_tailed_regression",
+    "character_model_corrupted",
+    "batch_normalized",
+    "lora",
+    "temporal_order",
+    "dense_digits_corrupted",
+    "fine_tuning",
+)
+
+
+@cache
+def load(name: str) -> Task:
+    """Return the task of this name."""
+    if name not in NAMES:
+        raise SystemExit(f"No task is named {name!r}. There are: {', '.join(NAMES)}.")
+    task: Task = import_module(f"benchmarks.tasks.{name}").make()
+    return task
