@@ -16,13 +16,14 @@ def write(plain: Run, clipped: Run, output: Path) -> None:
     with figures.style():
         figure = figures.new_figure(height=12.5)
         losses, *norms = figure.subfigures(3, 1, height_ratios=[2, 3, 3])
-        _draw_losses(losses.subplots(), plain, clipped)
+        draw_losses(losses.subplots(), plain, clipped)
         for part, run in zip(norms, (plain, clipped), strict=True):
             draw_clipping(part, run.record, f"{run.name}: gradient norm before clipping")
         figures.finish(figure, output)
 
 
-def _draw_losses(axes: Any, plain: Run, clipped: Run) -> None:
+def draw_losses(axes: Any, plain: Run, clipped: Run) -> None:
+    """Draw the training loss of each epoch of both runs, and the loss of guessing."""
     # The first is wider, and shows where the second covers it.
     for run, colour, width in ((plain, figures.PALE, 5), (clipped, figures.DARK, 2)):
         losses = run.epochs["loss"]
