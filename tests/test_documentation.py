@@ -12,6 +12,7 @@ import pytest
 
 import keras_clip
 from keras_clip import ClippedOptimizer
+from tests.support.code_blocks import blocks_of, run
 from tests.support.gradient_stream import assert_identical, values
 from tests.support.models import fit, make_model
 
@@ -20,16 +21,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 
 
-def blocks_of(text):
-    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-
-
 WITH_BLOCKS = [name for name, text in TEXTS.items() if blocks_of(text)]
-
-
-def is_for_this_backend(block):
-    imported = re.findall(r"^import (tensorflow|jax|torch)\b", block, flags=re.MULTILINE)
-    return set(imported) <= {keras.config.backend()}
 
 
 @pytest.mark.parametrize("name", WITH_BLOCKS)
@@ -44,10 +36,7 @@ def test_python_blocks_run(name, tmp_path, monkeypatch):
             tf.distribute.MirroredStrategy, cross_device_ops=tf.distribute.ReductionToOneDevice()
         )
         monkeypatch.setattr(tf.distribute, "MirroredStrategy", without)
-    names = {}
-    for block in blocks_of(TEXTS[name]):
-        if is_for_this_backend(block):
-            exec(compile(block, name, "exec"), names)
+    names = run(name, TEXTS[name])
     assert names
     # Of the gradient (3, 4), wherever a page clips it.
     assert float(names.get("norm", 5.0)) == 5.0
