@@ -1,1 +1,1 @@
-"""Measurements behind the figures in the README; see `benchmarks/README.md`."""
+"""Measurements behind the figures in the documentation; see `benchmarks/README.md`."""

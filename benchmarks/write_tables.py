@@ -2,8 +2,7 @@
 
     python -m benchmarks.write_tables
 
-Reads `results/` only; imports no framework. The table of defects, which is written by hand, goes
-from the README to its page.
+Reads `results/` only; imports no framework.
 """
 
 import json
@@ -12,10 +11,9 @@ from statistics import mean
 from typing import Any
 
 from benchmarks import cost_tables, training_matrix
-from benchmarks.markdown import find, replace, row
+from benchmarks.markdown import replace, row
 
 FOLDER = Path(__file__).parent
-README = FOLDER.parent / "README.md"
 PAGES = FOLDER.parent / "docs"
 LEARNING_RATES = (0.03, 0.1)
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -25,43 +23,43 @@ CLIPPERS = [
     (
         "ClipByGlobalNorm(max_norm=1.0)",
         "one factor for all gradients; other p-norms by `norm_type`",
-        "first; keeps the direction of the step",
+        "to start with; keeps the direction of the step",
         ("ClipByGlobalNorm()", "ClipByGlobalNorm(0.2)"),
     ),
     (
         "ClipByNorm(max_norm=1.0)",
         "each variable by its own norm",
-        "one layer explodes and should not slow the others; parity with `clipnorm`",
+        "one layer explodes and must not slow the others; replaces `clipnorm`",
         ("ClipByNorm()", "ClipByNorm(0.1)"),
     ),
     (
         "ClipByValue(max_value=1.0)",
         "each entry, to one bound or to `(low, high)`",
-        "single entries are wild; parity with `clipvalue`",
+        "single entries are extreme; replaces `clipvalue`",
         ("ClipByValue()", "ClipByValue(0.01)"),
     ),
     (
         "ClipByBlockRMS(threshold=1.0)",
         "each variable by its root mean square",
-        "one number for variables of very different sizes; far below 1 for raw gradients",
+        "one threshold for variables of very different sizes; set it far below 1 for raw gradients",
         ("ClipByBlockRMS()", "ClipByBlockRMS(0.003)"),
     ),
     (
         "AdaptiveGradientClipping(clipping=0.01)",
         "each unit (filter, column, token) by the norm of its weights",
-        "large batches, networks without normalization; needs no scale of the loss",
+        "large batches, networks without normalization; independent of the loss's scale",
         ("AdaptiveGradientClipping()", "AdaptiveGradientClipping(0.05)"),
     ),
     (
         "AutoClip(percentile=10.0)",
-        "at a percentile of the latest 10,000 norms",
-        "norms are stable enough to learn from; not where they explode from the start",
+        "the global norm, at a percentile of the latest 10,000 norms",
+        "norms that are stable enough to learn from; not for runs that explode from the start",
         ("AutoClip()", "AutoClip(50)"),
     ),
     (
         "ZClip(z_thresh=2.5, max_grad_norm=1.0)",
-        "norms that are outliers of a moving mean, and above a bound",
-        "rare spikes in a long run; raise `max_grad_norm` where norms are usually above it",
+        "a global norm that is an outlier of a moving mean, or above a bound",
+        "rare spikes in a long run; raise `max_grad_norm` if norms are usually above it",
         ("ZClip()", "ZClip(max_grad_norm=0.2)"),
     ),
     (
@@ -81,11 +79,10 @@ def main() -> None:
     replace(FOLDER / "README.md", "cost", every_cost(cost))
     write_costs(FOLDER / "README.md", FOLDER / "results")
     alone = cost_tables.load(FOLDER / "results", "clip_cost")
-    replace(README, "costs", cost_tables.overview(alone))
+    replace(PAGES / "costs.md", "costs", cost_tables.overview(alone))
     matrix = training_matrix.load()
     replace(PAGES / "distributed-training.md", "matrix", training_matrix.table(matrix))
     replace(PAGES / "distributed-training.md", "matrix notes", training_matrix.notes(matrix))
-    replace(PAGES / "how-it-works.md", "defects", find(README, "defects"))
 
 
 def write_costs(page: Path, results: Path) -> None:

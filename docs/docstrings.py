@@ -1,4 +1,4 @@
-"""Docstrings as the pages of the reference show them; the code keeps what is read in an editor."""
+"""Adapt docstrings to the pages of the reference."""
 
 import re
 from collections.abc import Iterator
@@ -7,17 +7,17 @@ import griffe
 
 
 class KerasDocstrings(griffe.Extension):
-    """Read Keras's name for a section, link public names, and leave types to the descriptions."""
+    """Read the section name of Keras, link public names, and hide annotations."""
 
     def on_package(self, *, pkg: griffe.Module, **_: object) -> None:
-        """Change the docstrings of a package that has been loaded."""
+        """Change the docstrings of a loaded package."""
         public = {str(name) for name in pkg.exports or ()} - set(pkg.modules)
         for member in _members(pkg):
             if member.docstring:
                 text = _with_sections(member.docstring.value)
                 member.docstring.value = _with_links(text, public - {member.name})
             if member.is_function:
-                # What these are is in the description, in words: "a number, a schedule or ...".
+                # The descriptions give the types in words: "a number, a schedule or ...".
                 member.returns = None
                 for parameter in member.parameters:
                     parameter.annotation = None
@@ -36,7 +36,7 @@ def _with_sections(text: str) -> str:
 
 
 def _with_links(text: str, public: set[str]) -> str:
-    """Link public names to where they are described, except in examples."""
+    """Link public names to their descriptions, except in examples."""
     description, examples, rest = text.partition("Examples:")
 
     def link(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""The README's table of defects, a test a row: the built-in fails, keras_clip does not."""
+"""The table of docs/coming-from-another-clip.md, one test a row: the built-in fails."""
 
 import keras
 import numpy as np

@@ -18,13 +18,14 @@ def write(runs: Sequence[Run], output: Path) -> None:
     with figures.style():
         figure = figures.new_figure(height=sum(heights))
         losses, *norms = figure.subfigures(len(heights), 1, height_ratios=heights)
-        _draw_losses(losses.subplots(), runs)
+        draw_losses(losses.subplots(), runs)
         for part, run in zip(norms, runs, strict=True):
             draw_clipping(part, run.record, f"{run.name}: gradient norm before clipping")
         figures.finish(figure, output)
 
 
-def _draw_losses(axes: Any, runs: Sequence[Run]) -> None:
+def draw_losses(axes: Any, runs: Sequence[Run]) -> None:
+    """Draw the training loss of each epoch of all runs, and the loss of guessing."""
     # The first is wider, and shows where another covers it.
     colours = (figures.PALE, figures.DARK, figures.LIGHT)
     for run, colour, width in zip(runs, colours, (5, 2, 2), strict=False):

@@ -105,7 +105,7 @@ def _draw_max_update_ratio(rng: np.random.Generator) -> Any:
 
 
 def _within_float32(batches: tuple[str, ...], clipper: Clip) -> tuple[str, ...]:
-    """Leave out for AdaGC what its warm-up does not divide exactly: see docs/how-it-works.md."""
+    """Leave out for AdaGC what its warm-up does not divide exactly: see docs/guarantees.md."""
     if "AdaGC" not in repr(clipper):
         return batches
     return tuple("1e30" if batch == "3e38" else batch for batch in batches)

@@ -89,6 +89,6 @@ def test_what_keras_cannot_do_is_refused(strategy):
 
 
 def test_the_bare_optimizer_raises(strategy):
-    """The row in the README: should Keras mend this, ours is no longer needed."""
+    """The documented defect: if Keras mends it, our own code is no longer needed."""
     with pytest.raises(RuntimeError, match="merge_call"):
         train(strategy, adam)

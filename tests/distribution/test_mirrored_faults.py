@@ -86,7 +86,7 @@ def test_loss_scale_is_lowered_and_nothing_else_changes(strategy, targets):
 
 @pytest.mark.endurance
 def test_loss_scale_of_keras_alone_lets_the_nan_through(strategy, targets):
-    """The defect in the README: it asks the first replica only."""
+    """The documented defect: it asks the first replica only."""
 
     def make():
         return keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.1), initial_scale=64.0)

@@ -68,7 +68,7 @@ def test_every_clipper_and_the_projection_of_weights(strategy):
 
 @pytest.mark.exhaustive
 def test_the_builtin_clip_fails_where_ours_holds(strategy):
-    """The defect in the README: each replica is clipped before the all-reduce."""
+    """The documented defect: Keras clips each replica before the all-reduce."""
 
     def make():
         return keras.optimizers.SGD(0.1, global_clipnorm=0.5)

@@ -118,7 +118,7 @@ def test_the_file_holds_the_updates_there_were(tmp_path):
 
 @pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="checkpoints of TensorFlow")
 def test_a_checkpoint_of_one_goes_on_in_the_other(tmp_path):
-    """By the two calls of docs/how-it-works.md."""
+    """By the two calls of docs/saving-and-loading.md."""
     import tensorflow as tf
 
     def trained(optimizer, steps):
