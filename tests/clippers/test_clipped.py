@@ -129,6 +129,15 @@ def test_a_map_shows_no_threshold_and_its_norm_is_measured():
     assert record["clip_scale"] == pytest.approx(expected, rel=2e-6)
 
 
+@pytest.mark.parametrize("norm_type, order", [(1.0, 1), (float("inf"), np.inf)])
+def test_a_limit_of_another_norm_is_no_threshold_of_the_global_norm(norm_type, order):
+    entries = np.concatenate([array.reshape(-1) for array in ARRAYS])
+    record = record_of(ClipByGlobalNorm(0.1, norm_type=norm_type))
+    assert np.isnan(record["clip_threshold"])
+    expected = 0.1 / np.linalg.norm(entries, ord=order)
+    assert record["clip_scale"] == pytest.approx(expected, rel=2e-6)
+
+
 def test_an_observer_shows_the_threshold_of_a_clip_that_is_not_made():
     record = record_of(ObserveOnly(ClipByGlobalNorm(0.25)))
     assert record["clip_threshold"] == 0.25
