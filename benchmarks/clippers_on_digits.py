@@ -68,10 +68,8 @@ CLIPPERS: dict[str, Callable[[], Any]] = {
 class Counted(ObserveOnly):
     """Counts what a clipper does, and lets it act."""
 
-    def clip(self, update: keras_clip.Update) -> list[Any]:
-        clipped = self.clipper.clip(update)
-        self.note(update, clipped)
-        return clipped
+    def clip(self, update: keras_clip.Update) -> keras_clip.Clipped:
+        return self.noted(update)
 
 
 def make_model(seed: int) -> Any:

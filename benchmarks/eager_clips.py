@@ -52,7 +52,7 @@ class Clips:
     def by_keras_clip(self, gradients: list[Any], limit: Any) -> list[Any]:
         """Clip as an optimizer does in `fit`."""
         update = Update(gradients, self.variables, self.step, may_overwrite=True)
-        return update.scaled_to_norm(update.global_norm, limit)
+        return list(update.scaled_to_norm(limit).gradients)
 
     def by_peer(self, gradients: list[Any], limit: Any) -> list[Any]:
         """Clip in place."""

@@ -15,7 +15,8 @@ from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip._seam.inner_optimizer import Batch, InnerOptimizer
-from keras_clip.clippers import Clipper, Update
+from keras_clip.clippers import Clipped, Clipper, Update
+from keras_clip.clippers.clipped import as_clipped
 from keras_clip.records.history import History
 from keras_clip.records.variable_norms import VariableNorms
 from keras_clip.skipping.decision import Skipping
@@ -106,17 +107,18 @@ class Applying:
         # Before the clip, which may overwrite the gradients.
         self.variable_norms.write(update, self.grad_norm.value, self.history.count)
         with _kept_where(learns, self.clipper.state):
-            clipped = self.clipper.clip(update)
+            clipped = as_clipped(self.clipper.clip(update))
             self._record(update, clipped, skip)
         self.grad_norm.assign(update.global_norm)
+        gradients = list(clipped.gradients)
         if self.sum_repeated_rows:
-            clipped = [backend.with_rows_summed(gradient) for gradient in clipped]
-        return clipped, skip
+            gradients = [backend.with_rows_summed(gradient) for gradient in gradients]
+        return gradients, skip
 
-    def _record(self, update: Update, clipped: list[Gradient], skip: Tensor | None) -> None:
+    def _record(self, update: Update, clipped: Clipped, skip: Tensor | None) -> None:
         if self.history.is_kept:
-            threshold = self.clipper.used_threshold(update)
-            after = self.clipper.norm_after_clip(update, clipped)
+            threshold = update.evaluate(clipped.threshold)
+            after = clipped.norm_after(update.global_norm)
             self.history.write(update.global_norm, threshold, after, skip)
 
     def _drop(self, batch: Batch) -> None:

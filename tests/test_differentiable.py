@@ -58,7 +58,7 @@ def clipped_by_tensor(values, max_norm):
 
 def clipped_by_norm(values, max_norm):
     limit = keras.ops.convert_to_tensor(np.float32(max_norm))
-    return Update([values], [None], 0).scaled_each_to_norm(limit)[0]
+    return Update([values], [None], 0).scaled_each_to_norm(limit).gradients[0]
 
 
 def clipped_in_numpy(values, max_norm):

@@ -7,6 +7,7 @@ import pytest
 import keras_clip
 from keras_clip import ClippedOptimizer, Update
 from tests.reference.global_norm import global_norm
+from tests.support.clipping import gradients_of
 from tests.support.gradient_stream import as_tensors
 
 HUGE = [np.full((4, 2), 3e38, "float32"), np.float32([-3e38, 1e38]), np.float32([2e38])]
@@ -17,7 +18,8 @@ def clipped_by(clipper, arrays=HUGE, weight=0.0):
     variables = [keras.Variable(np.full_like(array, weight)) for array in arrays]
     clipper.build_for(variables)
     gradients = as_tensors(arrays)
-    clipped = clipper.clip(Update(gradients, variables, keras.ops.convert_to_tensor(0)))
+    update = Update(gradients, variables, keras.ops.convert_to_tensor(0))
+    clipped = gradients_of(clipper.clip(update))
     return [np.array(keras.ops.convert_to_numpy(gradient), "float64") for gradient in clipped]
 
 

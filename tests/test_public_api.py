@@ -30,6 +30,7 @@ def test_public_names():
         "ClipByNorm",
         "ClipByValue",
         "ClipMonitor",
+        "Clipped",
         "ClippedOptimizer",
         "Clipper",
         "ClipperMap",

@@ -8,6 +8,7 @@ from keras_clip.clippers.clip_by_block_rms import ClipByBlockRMS
 from keras_clip.clippers.clip_by_global_norm import ClipByGlobalNorm
 from keras_clip.clippers.clip_by_norm import ClipByNorm
 from keras_clip.clippers.clip_by_value import ClipByValue
+from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.clipper_map import ClipperMap
 from keras_clip.clippers.observe_only import ObserveOnly
@@ -24,6 +25,7 @@ __all__ = [
     "ClipByGlobalNorm",
     "ClipByNorm",
     "ClipByValue",
+    "Clipped",
     "Clipper",
     "ClipperMap",
     "ObserveOnly",

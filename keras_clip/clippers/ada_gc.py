@@ -8,13 +8,14 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.hyperparameters import check_count, check_finite
 from keras_clip.norms import floating_point
 from keras_clip.norms.global_norm import norm_of_tensors
 from keras_clip.thresholds import Threshold, check_number
-from keras_clip.types import Gradient, Tensor, ThresholdValue, Variable
+from keras_clip.types import Tensor, ThresholdValue, Variable
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -92,10 +93,10 @@ class AdaGC(Clipper):
         self.gamma = self.add_variable((len(variables),), name="gamma")
         self.count = self.add_variable((), dtype="int32", name="count")
 
-    def clip(self, update: Update) -> list[Gradient]:
+    def clip(self, update: Update) -> Clipped:
         """Scale each gradient to its limit, and move the gammas of those that have one."""
         if not update.gradients:
-            return []
+            return Clipped([])
         places = self._places_of(update.variables)
         gamma = self.gamma.value if places is None else ops.take(self.gamma.value, places, axis=0)
         norms = ops.cast(update.norms, self.dtype)

@@ -9,11 +9,12 @@ from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip.clippers import sorted_window
+from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.hyperparameters import check_count
 from keras_clip.thresholds import Threshold
-from keras_clip.types import Gradient, Tensor, ThresholdValue, Variable
+from keras_clip.types import Tensor, ThresholdValue, Variable
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -74,7 +75,7 @@ class AutoClip(Clipper):
         self.count = self.add_variable((), dtype="int32", name="count")
         self.threshold = self.add_variable((), name="threshold")
 
-    def clip(self, update: Update) -> list[Gradient]:
+    def clip(self, update: Update) -> Clipped:
         """Add the norm to the history and scale to the percentile of it."""
         before = self._percentile_of_history(update)
         self._remember(ops.cast(update.global_norm, self.dtype))
@@ -82,7 +83,7 @@ class AutoClip(Clipper):
         threshold = self._percentile_of_history(update)
         threshold = backend.where(update.norm_is_in_range, threshold, before)
         self.threshold.assign(threshold)
-        return update.scaled_to_norm(update.global_norm, threshold)
+        return update.scaled_to_norm(threshold)
 
     def _remember(self, norm: Tensor) -> None:
         place = self.count.value % self.history_size
@@ -103,14 +104,6 @@ class AutoClip(Clipper):
         threshold = self._percentile_of_history(update)
         none_yet = ops.zeros_like(threshold) + math.inf
         return update.global_norm, backend.where(self.count.value > 0, threshold, none_yet)
-
-    def used_threshold(self, update: Update) -> Tensor | None:
-        """Return the latest threshold."""
-        del update
-        return self.threshold.value
-
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> None:
-        """Return None, as the threshold tells it."""
 
     def get_config(self) -> dict[str, Any]:
         """Return `percentile` as it stands now, and `history_size`."""

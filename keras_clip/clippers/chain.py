@@ -5,10 +5,11 @@ from typing import Any, Self
 
 import keras
 
+from keras_clip.clippers.clipped import Clipped, as_clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.registry import deserialize, get_member, serialize
 from keras_clip.clippers.update import Update
-from keras_clip.types import Gradient, Tensor, Variable
+from keras_clip.types import Tensor, Variable
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -55,11 +56,12 @@ class Chain(Clipper):
         for index, member in enumerate(self._members):
             self.build_member(member, f"chain_{index}", variables)
 
-    def clip(self, update: Update) -> list[Gradient]:
-        """Apply one after another."""
+    def clip(self, update: Update) -> Clipped:
+        """Apply one after another; the last member's threshold is shown."""
         for member in self._members:
-            update = update.with_gradients(member.clip(update))
-        return update.gradients
+            clipped = as_clipped(member.clip(update))
+            update = update.with_gradients(list(clipped.gradients))
+        return clipped
 
     @property
     def has_running_threshold(self) -> bool:
@@ -69,10 +71,6 @@ class Chain(Clipper):
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return the first member's, which alone sees the gradients of the update."""
         return self._members[0].running_threshold(update)
-
-    def used_threshold(self, update: Update) -> Tensor | None:
-        """Return the last member's, which has the final word."""
-        return self._members[-1].used_threshold(update)
 
     def get_config(self) -> dict[str, Any]:
         """Return the configs of the clippers."""

@@ -7,10 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold
-from keras_clip.types import Gradient, Tensor, ThresholdValue
+from keras_clip.types import Tensor, ThresholdValue
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -48,7 +49,7 @@ class ClipByBlockRMS(Clipper):
     def __init__(self, threshold: ThresholdValue = 1.0) -> None:
         self.threshold = threshold
 
-    def clip(self, update: Update) -> list[Gradient]:
+    def clip(self, update: Update) -> Clipped:
         """Clip by the norm that a gradient of this root mean square has."""
         return update.scaled_each_to_norm(self._limits(update))
 

@@ -4,16 +4,16 @@ from typing import Any, Self
 
 import keras
 
+from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
-from keras_clip.norms.global_norm import norm_of_tensors
 from keras_clip.thresholds import (
     Threshold,
     check_number,
     number_to_config,
     threshold_from_config,
 )
-from keras_clip.types import Gradient, Tensor, ThresholdValue
+from keras_clip.types import Tensor, ThresholdValue
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -60,27 +60,13 @@ class ClipByGlobalNorm(Clipper):
             "norm_type", norm_type, "a number that is at least 1, or float('inf')", minimum=1.0
         )
 
-    def clip(self, update: Update) -> list[Gradient]:
+    def clip(self, update: Update) -> Clipped:
         """Scale by `max_norm / norm` where the norm is above the threshold."""
-        threshold = update.evaluate(self.max_norm)
-        return update.scaled_to_norm(self._norm(update), threshold, self.norm_type)
-
-    def _norm(self, update: Update) -> Tensor:
-        if self.norm_type == 2.0:
-            return update.global_norm
-        return norm_of_tensors(update.gradients, self.norm_type)
+        return update.scaled_to_norm(update.evaluate(self.max_norm), self.norm_type)
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norm and `max_norm`."""
-        return self._norm(update), update.evaluate(self.max_norm)
-
-    def used_threshold(self, update: Update) -> Tensor | None:
-        """Return `max_norm`, if it is one of the Euclidean norm."""
-        return update.evaluate(self.max_norm) if self.norm_type == 2.0 else None
-
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor | None:
-        """Return None, as the threshold tells it, if it is one of the Euclidean norm."""
-        return None if self.norm_type == 2.0 else super().norm_after_clip(update, clipped)
+        return update.p_norm(self.norm_type), update.evaluate(self.max_norm)
 
     def get_config(self) -> dict[str, Any]:
         """Return `max_norm` as it stands now, and `norm_type`."""

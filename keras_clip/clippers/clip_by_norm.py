@@ -2,10 +2,11 @@
 
 import keras
 
+from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.thresholds import Threshold
-from keras_clip.types import Gradient, ThresholdValue
+from keras_clip.types import ThresholdValue
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -42,7 +43,7 @@ class ClipByNorm(Clipper):
     def __init__(self, max_norm: ThresholdValue = 1.0) -> None:
         self.max_norm = max_norm
 
-    def clip(self, update: Update) -> list[Gradient]:
+    def clip(self, update: Update) -> Clipped:
         """Scale each by `max_norm / norm` where its norm is above the threshold."""
         limit = update.evaluate(self.max_norm)
         return update.scaled_each_to_norm(limit)

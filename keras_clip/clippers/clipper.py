@@ -7,6 +7,7 @@ from typing import Any, Self
 import keras
 
 from keras_clip._seam import backend
+from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.update import Update
 from keras_clip.norms import floating_point
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
@@ -46,8 +47,10 @@ class Clipper(abc.ABC):
     _prefix = ""
 
     @abc.abstractmethod
-    def clip(self, update: Update) -> list[Gradient]:
+    def clip(self, update: Update) -> list[Gradient] | Clipped:
         """Return the gradients to use in place of `update.gradients`, in their order.
+
+        A list, or a `Clipped` that tells the record what was used.
 
         Called once for each update the optimizer applies; while a step is traced, once for
         the trace. `update.variables` may be some of those given to `build`, in another order:
@@ -78,23 +81,6 @@ class Clipper(abc.ABC):
         Infinity as a limit says that there is none yet.
         """
         raise NotImplementedError(f"{type(self).__name__} limits no single norm.")
-
-    def used_threshold(self, update: Update) -> Tensor | None:
-        """Return the threshold of the global norm that `clip` has just used, for the record.
-
-        A scalar tensor, or None for a clipper that limits something else. Asked right after
-        `clip`, with the same update.
-        """
-        del update
-        return None
-
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor | None:
-        """Return the global norm of what `clip` has just made of `update`, for the record.
-
-        Measured, unless a clipper knows it. None says that it is the smaller of the norm before
-        and `used_threshold`, and costs nothing.
-        """
-        return update.norm_of(clipped)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments, as JSON can hold them."""

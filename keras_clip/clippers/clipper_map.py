@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import keras
 
+from keras_clip.clippers.clipped import as_clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.registry import deserialize, get, serialize
 from keras_clip.clippers.update import Update
@@ -144,8 +145,8 @@ class ClipperMap(Clipper):
                 continue
             part = update.subset(positions)
             self._grad_norms[group].assign(part.global_norm)
-            own_clipped = part.gradients if member is None else member.clip(part)
-            for position, gradient in zip(positions, own_clipped, strict=True):
+            result = as_clipped(part.gradients if member is None else member.clip(part))
+            for position, gradient in zip(positions, result.gradients, strict=True):
                 clipped[position] = gradient
         return clipped
 

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.clippers.clipped import Clipped, as_clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.registry import deserialize, get_member, serialize
 from keras_clip.clippers.update import Update
@@ -59,17 +60,19 @@ class ObserveOnly(Clipper):
         self.clipped_norm = self.add_variable((), name="clipped_norm")
         self.build_member(self.clipper, "observed", variables)
 
-    def clip(self, update: Update) -> list[Gradient]:
+    def clip(self, update: Update) -> Clipped:
         """Run the clipper, note what it says, return the gradients."""
-        self.note(update, self.clipper.clip(update))
-        return update.gradients
+        clipped = self.noted(update)
+        return Clipped(update.gradients, clipped.threshold, update.global_norm)
 
-    def note(self, update: Update, clipped: list[Gradient]) -> None:
-        """Count the update, and whether the clipper changed it."""
+    def noted(self, update: Update) -> Clipped:
+        """Run the clipper, count the update and whether it was changed, return the result."""
+        clipped = as_clipped(self.clipper.clip(update))
         self.updates.assign(self.updates.value + 1)
-        changed = ops.cast(_any_differs(update.gradients, clipped), "int32")
+        changed = ops.cast(_any_differs(update.gradients, clipped.gradients), "int32")
         self.clipped_updates.assign(self.clipped_updates + changed)
-        self.clipped_norm.assign(norm_of_tensors(clipped))
+        self.clipped_norm.assign(norm_of_tensors(clipped.gradients))
+        return clipped
 
     @property
     def has_running_threshold(self) -> bool:
@@ -79,15 +82,6 @@ class ObserveOnly(Clipper):
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return that of the clipper."""
         return self.clipper.running_threshold(update)
-
-    def used_threshold(self, update: Update) -> Tensor | None:
-        """Return the threshold that would be used."""
-        return self.clipper.used_threshold(update)
-
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
-        """Return the norm there is: gradients pass."""
-        del clipped
-        return update.global_norm
 
     def get_config(self) -> dict[str, Any]:
         """Return the config of the clipper."""

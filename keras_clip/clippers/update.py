@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from operator import is_
 from typing import Any, Self
 
 import keras
 from keras import ops
 
+from keras_clip.clippers.clipped import Clipped
 from keras_clip.norms import floating_point
 from keras_clip.norms.global_norm import (
     global_norm_scaled_to,
@@ -49,7 +49,6 @@ class Update:
         self.step = step
         self._overwritable = variables if may_overwrite else []
         self._needs_norms = needs_norms
-        self._scaled: tuple[tuple[Gradient, ...], Tensor] | None = None
 
     @cached_property
     def global_norm(self) -> Tensor:
@@ -71,30 +70,30 @@ class Update:
         """
         return floating_point.is_in_range(self.global_norm)
 
-    def scaled_to_norm(
-        self, norm: Tensor, max_norm: Tensor, norm_type: float = 2.0
-    ) -> list[Gradient]:
-        """Return `g_i * min(1, max_norm / norm)`, the norm being any over all gradients.
+    def p_norm(self, norm_type: float) -> Tensor:
+        """Return the `norm_type`-norm of all entries: of 2, the global norm."""
+        if norm_type == 2.0:
+            return self.global_norm
+        return norm_of_tensors(self.gradients, norm_type)
 
-        `norm_type` is its p: a norm that its dtype cannot hold is measured again.
+    def scaled_to_norm(self, max_norm: Tensor, norm_type: float = 2.0) -> Clipped:
+        """Return `g_i * min(1, max_norm / norm)`, the norm being the `norm_type`-norm.
+
+        The record shows `max_norm` if it limits the global norm.
         """
-        return scale_to_norm(self.gradients, norm, max_norm, self._overwritable, norm_type)
+        norm = self.p_norm(norm_type)
+        scaled = scale_to_norm(self.gradients, norm, max_norm, self._overwritable, norm_type)
+        if norm_type != 2.0:
+            return Clipped(tuple(scaled))
+        return Clipped(tuple(scaled), max_norm, norm_before=norm)
 
-    def scaled_each_to_norm(self, limits: Tensor) -> list[Gradient]:
+    def scaled_each_to_norm(self, limits: Tensor) -> Clipped:
         """Return `g_i * min(1, limits_i / norms_i)`."""
         scaled = scale_each_to_norm(self.gradients, self.norms, limits, self._overwritable)
-        self._scaled = tuple(scaled), limits
-        return scaled
-
-    def norm_of(self, clipped: list[Gradient]) -> Tensor:
-        """Return the global norm of what a clipper made of the gradients.
-
-        Known where that is all that `scaled_each_to_norm` returned last, measured elsewhere.
-        """
-        scaled, limits = self._scaled or ((), None)
-        if len(scaled) != len(clipped) or not all(map(is_, scaled, clipped)) or not clipped:
-            return norm_of_tensors(clipped)
-        return global_norm_scaled_to(self.global_norm, self.norms, limits)
+        return Clipped(
+            tuple(scaled),
+            norm=lambda: global_norm_scaled_to(self.global_norm, self.norms, limits),
+        )
 
     def evaluate(self, threshold: Any) -> Any:
         """Return the tensor that a `Threshold` is at this step; of None, None."""

@@ -9,12 +9,13 @@ from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip.clippers import running_moments
+from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.hyperparameters import check_choice, check_count, check_finite, check_flag
 from keras_clip.norms.global_norm import norm_scaled_to
 from keras_clip.thresholds import Threshold, check_number
-from keras_clip.types import Gradient, Tensor, ThresholdValue, Variable
+from keras_clip.types import Tensor, ThresholdValue, Variable
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
@@ -114,18 +115,21 @@ class ZClip(Clipper):
         self.threshold = self.add_variable((), name="threshold")
         self.bound = self.add_variable((), name="bound")
 
-    def clip(self, update: Update) -> list[Gradient]:
+    def clip(self, update: Update) -> Clipped:
         """Scale to the threshold and learn from the norm that comes out."""
         norm = ops.cast(update.global_norm, self.dtype)
         _, bound = self.running_threshold(update)
-        self.bound.assign(self._at_most_max_grad_norm(bound, update))
+        bound = self._at_most_max_grad_norm(bound, update)
+        self.bound.assign(bound)
         is_spike, limit = self._adaptive_limit(norm, update)
         is_spike = ops.logical_and(is_spike, ops.logical_not(self._is_warming_up()))
         adaptive = backend.where(is_spike, limit, norm)
         self._learn(adaptive, is_spike)
         threshold = self._at_most_max_grad_norm(adaptive, update)
         self.threshold.assign(threshold)
-        return update.scaled_to_norm(update.global_norm, threshold)
+        scaled = update.scaled_to_norm(threshold)
+        # The record shows `bound`, as `threshold` is the norm itself where nothing is clipped.
+        return Clipped(scaled.gradients, bound, lambda: norm_scaled_to(norm, threshold))
 
     def _is_warming_up(self) -> Tensor:
         return self.count.value < self.warmup_steps
@@ -179,16 +183,6 @@ class ZClip(Clipper):
         first = math.inf if maximum is None else ops.cast(maximum, self.dtype)
         first = ops.zeros_like(self.mean.value) + first
         return update.global_norm, backend.where(self._is_warming_up(), first, self._bound(update))
-
-    def used_threshold(self, update: Update) -> Tensor | None:
-        """Return what the norm could have been without being scaled."""
-        del update
-        return self.bound.value
-
-    def norm_after_clip(self, update: Update, clipped: list[Gradient]) -> Tensor:
-        """Return `min(norm, threshold)`, without measuring it."""
-        del clipped
-        return norm_scaled_to(update.global_norm, self.threshold.value)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, thresholds as they stand now."""

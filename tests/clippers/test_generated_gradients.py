@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras_clip import AdaGC, AdaptiveGradientClipping, AutoClip, Update, ZClip
 from tests.reference import ada_gc, auto_clip, unitwise, z_clip
 from tests.reference.global_norm import global_norm
-from tests.support.clipping import clip_alone
+from tests.support.clipping import clip_alone, gradients_of
 from tests.support.generated import (
     SHAPES,
     assert_equal_to_rounding,
@@ -61,7 +61,8 @@ def each_step(clipper, stream):
     assert len(first) == len(variables)
     for step, arrays in enumerate(stream):
         tensors = in_their_dtypes(arrays)
-        clipped = clipper.clip(Update(tensors, variables, keras.ops.convert_to_tensor(step)))
+        update = Update(tensors, variables, keras.ops.convert_to_tensor(step))
+        clipped = gradients_of(clipper.clip(update))
         yield float64_of(tensors), float64_of(clipped)
 
 

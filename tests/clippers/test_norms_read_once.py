@@ -16,19 +16,6 @@ CLIPPERS = {
 EACH = pytest.mark.parametrize("make", CLIPPERS.values(), ids=CLIPPERS)
 
 
-def halving(kind):
-    """Return a class of a user's, who makes more of what a clipper returns."""
-
-    class Halved(kind):
-        def clip(self, update):
-            clipped = super().clip(update)
-            for place, gradient in enumerate(clipped):
-                clipped[place] = gradient / 2
-            return clipped
-
-    return Halved
-
-
 @EACH
 def test_the_global_norm_is_that_of_the_norms(make):
     assert make().needs_norms
@@ -57,13 +44,3 @@ def test_an_update_reads_all_gradients_for_their_norms_alone(make, monkeypatch):
 
 def test_no_gradients_have_no_norm():
     assert float(np.asarray(Update([], [], 0, needs_norms=True).global_norm)) == 0.0
-
-
-@pytest.mark.parametrize("kind", [ClipByNorm, ClipByBlockRMS], ids=lambda kind: kind.__name__)
-def test_what_a_subclass_makes_of_it_is_measured(kind):
-    arrays = gradient_stream(1)[0]
-    usual, halved = (ClippedOptimizer("sgd", clipper=k(0.01)) for k in (kind, halving(kind)))
-    for optimizer in (usual, halved):
-        optimizer.apply(as_tensors(arrays), make_variables())
-    scales = usual.history["clip_scale"], halved.history["clip_scale"]
-    np.testing.assert_allclose(scales[1], scales[0] / 2, rtol=1e-6)

@@ -7,6 +7,7 @@ import pytest
 import keras_clip
 from keras_clip import ClippedOptimizer
 from tests.reference import global_norm as reference
+from tests.support.clipping import gradients_of
 from tests.support.compiled_step import compiled_step
 from tests.support.family import whole_family
 from tests.support.gradient_stream import (
@@ -19,7 +20,7 @@ from tests.support.gradient_stream import (
     values,
 )
 from tests.support.models import fit, make_model
-from tests.support.stateful_clipper import RunningMean
+from tests.support.stateful_clipper import RunningMean, TellingMean
 from tests.support.stores import load, saved
 
 FOUND = [
@@ -29,7 +30,7 @@ FOUND = [
     and issubclass(candidate, keras_clip.Clipper)
     and candidate is not keras_clip.Clipper
 ]
-CLIPPERS = [*FOUND, RunningMean]
+CLIPPERS = [*FOUND, RunningMean, TellingMean]
 
 # Clippers that are made of others have no default.
 ARGUMENTS = {
@@ -80,15 +81,9 @@ class Recording(keras_clip.Clipper):
         self.inner.build_for(variables)
 
     def clip(self, update):
-        clipped = self.inner.clip(update)
-        self.pairs.append((update.gradients, clipped))
-        return clipped
-
-    def used_threshold(self, update):
-        return self.inner.used_threshold(update)
-
-    def norm_after_clip(self, update, clipped):
-        return self.inner.norm_after_clip(update, clipped)
+        result = self.inner.clip(update)
+        self.pairs.append((update.gradients, gradients_of(result)))
+        return result
 
 
 @every_clipper
@@ -134,6 +129,7 @@ DIRECTION = {
     "ClipByNorm": "variable",
     "ObserveOnly": "whole",
     "RunningMean": "whole",
+    "TellingMean": "whole",
     "ZClip": "whole",
 }
 

@@ -17,9 +17,7 @@ class Counted(ObserveOnly):
     """Clips, and counts the updates it changed."""
 
     def clip(self, update):
-        clipped = self.clipper.clip(update)
-        self.note(update, clipped)
-        return clipped
+        return self.noted(update)
 
 
 EVERY_CLIPPER = {

@@ -6,8 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_clip import Update
+from keras_clip import Clipped, Update
 from tests.support.gradient_stream import as_tensors
+
+
+def gradients_of(result: Any) -> Sequence[Any]:
+    """The gradients in what `clip` returned: a list, or a `Clipped`."""
+    return result.gradients if isinstance(result, Clipped) else result
 
 
 def clip_alone(clipper: Any, gradients: Sequence[Any], weights: Any = None) -> list[np.ndarray]:
@@ -20,6 +25,7 @@ def clip_alone(clipper: Any, gradients: Sequence[Any], weights: Any = None) -> l
         for weight, tensor in zip(weights, tensors, strict=True)
     ]
     clipper.build_for(variables)
-    clipped = clipper.clip(Update(tensors, variables, keras.ops.convert_to_tensor(0)))
+    update = Update(tensors, variables, keras.ops.convert_to_tensor(0))
+    clipped = gradients_of(clipper.clip(update))
     assert [t.dtype for t in clipped] == [t.dtype for t in tensors]
     return [np.array(keras.ops.convert_to_numpy(t)) for t in clipped]

@@ -1,4 +1,4 @@
-"""A user's clipper that uses everything the contract offers: state, weights, the step."""
+"""A user's clippers that use everything the contract offers: state, weights, the step."""
 
 import keras
 import numpy as np
@@ -22,6 +22,9 @@ class RunningMean(keras_clip.Clipper):
         self.per_variable = self.add_variable((len(variables),), initializer="ones", name="last")
 
     def clip(self, update):
+        return keras_clip.clip_by_global_norm(update.gradients, self.limit(update))[0]
+
+    def limit(self, update):
         self.mean.assign(self.decay * self.mean + (1 - self.decay) * update.global_norm)
         self.updates.assign(ops.cast(update.step, "int32") + 1)
         norms = [keras_clip.global_norm([ops.convert_to_tensor(v)]) for v in update.variables]
@@ -29,8 +32,17 @@ class RunningMean(keras_clip.Clipper):
         self.per_variable.assign(
             ops.scatter_update(self.per_variable.value, places, ops.stack(norms))
         )
-        threshold = self.factor * self.mean.value * ops.max(self.per_variable.value)
-        return keras_clip.clip_by_global_norm(update.gradients, threshold)[0]
+        return self.factor * self.mean.value * ops.max(self.per_variable.value)
 
     def get_config(self):
         return {"factor": self.factor, "decay": self.decay}
+
+
+@keras.saving.register_keras_serializable("tests")
+class TellingMean(RunningMean):
+    """The same, and the record shows what it used."""
+
+    def clip(self, update):
+        limit = self.limit(update)
+        clipped, norm = keras_clip.clip_by_global_norm(update.gradients, limit)
+        return keras_clip.Clipped(clipped, threshold=limit, norm_before=norm)
