@@ -73,7 +73,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
             an epoch of ordinary size. 0 keeps none.
         max_update_ratio: the most that one update may change the weights, as a share of their
             norm: `norm(change) <= max_update_ratio * norm(weights)`, over all trained variables
-            together. A number such as 0.01, a schedule, a callable of the step or an
+            together. A number such as 0.003, a schedule, a callable of the step or an
             `UpdateClipping`; or a dict of path patterns to these or None, as for `max_weight`.
             Infinity limits nothing and records the share. Defaults to None, no limit.
         max_weight: bound that all trained variables are projected to after each update: a

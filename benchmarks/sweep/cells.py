@@ -9,6 +9,7 @@ OPTIMIZERS = ("sgd", "adam", "lion")
 SCHEDULES = ("constant", "cosine", "cosine_all")
 RULES = (
     "number",
+    "default_and_ratio",
     "update_of_each_variable",
     "adaptive_gradient_clipping",
     "auto_clip",

@@ -31,10 +31,6 @@ class Rule:
     settings: dict[str, dict[str, float]]
     default: str
 
-    def label(self, number: float) -> str:
-        (name,) = self.settings[self.default]
-        return f"{name}={number:g}"
-
 
 def _number_settings() -> dict[str, dict[str, float]]:
     pairs = [(NO_LIMIT, NO_LIMIT)]
@@ -70,6 +66,12 @@ RULES = {
         lambda: {"max_norm": NO_LIMIT, "max_update_ratio": NO_LIMIT},
         _number_settings(),
         "max_norm=1",
+    ),
+    # What a user gets who sets `max_update_ratio` alone: `max_norm` keeps its default.
+    "default_and_ratio": Rule(
+        lambda: {"max_norm": 1.0, "max_update_ratio": 0.003},
+        {_pair_label(1.0, 0.003): {"max_norm": 1.0, "max_update_ratio": 0.003}},
+        _pair_label(1.0, 0.003),
     ),
     "update_of_each_variable": Rule(
         _each_variable,

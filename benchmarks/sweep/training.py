@@ -23,6 +23,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
 }
 # A clip by less than this is rounding.
 _ROUNDING = 1e-6
+_SHARES = ("clipped_share", "limited_share")
 
 
 def train(cell: Cell, extent: Extent) -> dict[str, Any]:
@@ -41,7 +42,9 @@ def train(cell: Cell, extent: Extent) -> dict[str, Any]:
         "learning_rates": rates,
         "seeds": list(extent.seeds),
         "steps": steps,
-        **{name: _nested(values.reshape(shape)) for name, values in results.items()},
+        "score": _nested(results["score"].reshape(shape)),
+        # Means over seeds: how often a rule acted hardly depends on the seed.
+        **{name: _nested(results[name].reshape(shape).mean(axis=2)) for name in _SHARES},
         "seconds": seconds,
         "device": jax.devices()[0].device_kind,
     }

@@ -56,10 +56,9 @@ def make_optimizer(options: Options, times: float = 1.0) -> Any:
         arguments = {"learning_rate": SGD_LEARNING_RATE, "momentum": MOMENTUM}
     if options.learning_rate is not None:
         arguments["learning_rate"] = options.learning_rate
-    optimizer: Any = OPTIMIZERS[options.optimizer](**arguments)
-    if times != 1.0:
-        optimizer.learning_rate = times * float(optimizer.learning_rate)
-    return optimizer
+    optimizer = OPTIMIZERS[options.optimizer]
+    usual = optimizer(**arguments).learning_rate  # type: ignore[attr-defined]
+    return optimizer(**{**arguments, "learning_rate": times * float(usual)})
 
 
 def train(name: str, optimizer: ClippedOptimizer, digits: Digits, options: Options) -> Run:

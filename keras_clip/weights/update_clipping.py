@@ -26,7 +26,7 @@ class UpdateClipping(Rule):
 
     Args:
         max_update_ratio: the largest share, at least 0, without a unit: a number, a
-            `LearningRateSchedule` or a callable of the step. Defaults to 0.01. Infinity limits
+            `LearningRateSchedule` or a callable of the step. Defaults to 0.003. Infinity limits
             nothing and records the share. A number can be reassigned at any time.
         per_variable: bool, whether each variable has a norm and a limit of its own. Defaults to
             False: all variables of the group together have one.
@@ -46,19 +46,19 @@ class UpdateClipping(Rule):
 
     Example:
         >>> import keras_clip
-        >>> optimizer = keras_clip.ClippedOptimizer("adam", max_update_ratio=0.01)
-        >>> each = keras_clip.UpdateClipping(0.01, per_variable=True)
+        >>> optimizer = keras_clip.ClippedOptimizer("adam", max_update_ratio=0.003)
+        >>> each = keras_clip.UpdateClipping(0.003, per_variable=True)
         >>> optimizer = keras_clip.ClippedOptimizer("adam", max_update_ratio=each)
-        >>> optimizer.max_update_ratio = 0.003
+        >>> optimizer.max_update_ratio = 0.001
         >>> each.max_update_ratio
-        0.003
+        0.001
     """
 
     max_update_ratio = Threshold()
 
     def __init__(
         self,
-        max_update_ratio: ThresholdValue = 0.01,
+        max_update_ratio: ThresholdValue = 0.003,
         *,
         per_variable: bool = False,
         minimum_rms: float = 0.001,
