@@ -21,7 +21,6 @@ FEW = (
     ("recurrent_digits", "sgd"),
     ("convolutional", "sgd"),
     ("vision_transformer", "adam"),
-    ("fine_tuning", "adam"),
     ("character_model", "adam"),
 )
 # Beyond this the run learned next to nothing.
