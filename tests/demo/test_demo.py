@@ -181,8 +181,9 @@ class TestEnvironment:
     def test_a_missing_package_is_named_with_the_remedy(self, capsys, monkeypatch, package):
         for name in [name for name in sys.modules if name.split(".")[0] == package]:
             monkeypatch.setitem(sys.modules, name, None)
-        monkeypatch.delitem(sys.modules, "keras_clip.demo.data")
-        monkeypatch.delattr(keras_clip.demo, "data")
+        for module in ("data", "figure"):
+            monkeypatch.delitem(sys.modules, f"keras_clip.demo.{module}")
+            monkeypatch.delattr(keras_clip.demo, module)
         assert main([]) == 2
         assert re.fullmatch(
             rf"python -m keras_clip\.demo: error: {package}[.\w]* cannot be imported\. "
