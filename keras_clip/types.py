@@ -1,7 +1,7 @@
 """Names for the values that pass between modules.
 
-Keras ships no type information and a gradient is a different class on every
-backend, so each of these is `Any` to a type checker and a promise to a reader.
+Keras has no type information, and a gradient is a different class on every backend. To a type
+checker these are `Any`. To a reader they say what is meant.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Gradient: TypeAlias = Any
 Gradients: TypeAlias = Sequence[Gradient]
 
 Variable: TypeAlias = Any
-"""A `keras.Variable`, or a `tf.Variable` where the user trains one directly."""
+"""A `keras.Variable`, or a `tf.Variable` that the user trains directly."""
 
 Optimizer: TypeAlias = Any
 """A `keras.optimizers.Optimizer`."""
