@@ -258,8 +258,8 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         """Raise for options that steps are compiled with; set thresholds past Keras's tracking."""
         if name in ("inner_optimizer", "clipper") and name in vars(self):
             raise AttributeError(
-                f"{name} is fixed when the ClippedOptimizer is made, as steps are compiled with "
-                f"it. Make a new ClippedOptimizer. Received: {name}={value!r}."
+                f"{name} is fixed when the ClippedOptimizer is made: steps are compiled with it. "
+                f"Make a new ClippedOptimizer. Received: {name}={value!r}."
             )
         if isinstance(getattr(type(self), name, None), Threshold):
             # Keras's tracking reads an attribute before its first assignment.

@@ -51,7 +51,7 @@ class AdaptiveGradientClipping(Clipper):
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: `clipping` or `eps` is negative or NaN, or a pattern is no regular
+        ValueError: `clipping` or `eps` is negative or NaN, or a pattern is not a regular
             expression. When the optimizer is built: several of `axes` match one variable, an
             axis is out of range, or `layers` has none of the variables. At the first step: a
             pattern matches no variable; the message lists the paths.
@@ -154,7 +154,8 @@ def _warn_of_guesses(guessed: Mapping[str, Axes]) -> None:
         f"AdaptiveGradientClipping does not know the units of {len(guessed)} variables, as their "
         f"names do not tell which layers they belong to. It takes the axes that optax takes for "
         f"their shapes: {dict(guessed)}. Pass AdaptiveGradientClipping(layers=model) to go by the "
-        f"layers. For a layer that is not one of Keras, pass axes={{{path!r}: {axes!r}}}, say.",
+        "layers. For a layer that is not one of Keras, pass axes, such as "
+        f"axes={{{path!r}: {axes!r}}}.",
         stacklevel=2,
     )
 

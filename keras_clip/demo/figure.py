@@ -26,7 +26,7 @@ def write(runs: Sequence[Run], output: Path) -> None:
 
 def draw_losses(axes: Any, runs: Sequence[Run]) -> None:
     """Draw the training loss of each epoch of all runs, and the loss of guessing."""
-    # The first is wider, and shows where another covers it.
+    # The first line is wider, so that it shows under another one.
     colours = (figures.PALE, figures.DARK, figures.LIGHT)
     for run, colour, width in zip(runs, colours, (5, 2, 2), strict=False):
         losses = run.epochs["loss"]

@@ -1,4 +1,4 @@
-"""The demo's last words: the table of all runs, and what was to be seen."""
+"""The end of the demo: the table of all runs, and a conclusion."""
 
 import math
 from collections.abc import Sequence

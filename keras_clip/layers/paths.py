@@ -100,6 +100,6 @@ def _compiled(pattern: str, what: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"{what} has the pattern {pattern!r}, which is no regular expression: {error}. "
+            f"{what} has the pattern {pattern!r}, which is not a regular expression: {error}. "
             "Give the whole path of a variable, or escape special characters by re.escape."
         ) from error

@@ -45,8 +45,8 @@ def plot_variables(
     Raises:
         ImportError: matplotlib is not installed.
         TypeError: `record` is something else.
-        ValueError: `record` has no column `step`, no variable or no row, or the file is no
-            variable record.
+        ValueError: `record` has no column `step`, no variable or no row, or the file is not
+            a variable record.
 
     Example:
         >>> import numpy as np

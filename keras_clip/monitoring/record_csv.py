@@ -68,7 +68,7 @@ def read_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     A last line without its end is left out, with a warning.
 
     Raises:
-        ValueError: it is no such file; names the first line that is wrong.
+        ValueError: the file is another one; the message names the first wrong line.
         OSError: the file cannot be read.
     """
     header, lines, offset = _split(path)
@@ -83,7 +83,7 @@ def read_variables_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     A last line without its end is left out, with a warning.
 
     Raises:
-        ValueError: it is no such file; names the first line that is wrong.
+        ValueError: the file is another one; the message names the first wrong line.
         OSError: the file cannot be read.
     """
     header, lines, offset = _split(path)
