@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# All classes that Keras saves: importing them registers them for `load_model`.
+# Importing the classes that Keras saves registers them for `load_model`.
 from keras_clip import clippers
 from keras_clip.clippers import (
     AdaGC,
@@ -80,7 +80,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # A type checker would take every name for a known one.
+if not TYPE_CHECKING:  # With `__getattr__`, a type checker would accept every name.
 
     def __getattr__(name: str) -> Any:
         if name not in _LATE:

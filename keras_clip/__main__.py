@@ -12,14 +12,14 @@ _PROGRAM = "python -m keras_clip"
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage in front."""
+    """A parser that prints errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 2 if a file is missing or wrong."""
+    """Run a command and return its exit status: 0, or 2 for a missing or wrong file."""
     options = _parser().parse_args(arguments)
     try:
         report(options.record, options.output)

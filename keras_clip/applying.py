@@ -1,10 +1,10 @@
 """The update, in order.
 
-    reduce over replicas -> accumulate -> clip -> decide whether to skip
+    reduce over replicas -> accumulate -> decide whether to skip -> clip
     -> unless skipped: decay, update rule, limit of the step, bounds on weights, averages,
        constraints, counter
 
-Everything after the decision is the wrapped optimizer's own `apply`, but for limit and bounds.
+The last line is the wrapped optimizer's own `apply`, plus the limit and the bounds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,19 +27,19 @@ from keras_clip.weights.weight_groups import WeightGroups
 
 @dataclass(frozen=True)
 class Applying:
-    """Takes the gradients of one batch through an update, all options alike.
+    """Take the gradients of one batch through an update, in one order for all options.
 
     Attributes:
         inner: the wrapped optimizer.
-        clipper: makes the gradients that it uses.
-        skipping: decides whether it uses any.
-        weights: bounds its variables.
-        changes: limits how far an update moves them.
+        clipper: clips the gradients.
+        skipping: decides whether the update is skipped.
+        weights: bounds the variables.
+        changes: limits the change of the variables in one update.
         grad_norm: variable of the global norm before clipping.
-        history: keeps a row of numbers for each update.
-        variable_norms: keeps the norm of each variable's gradient.
-        own_variables: the wrapper's variables, among them all of the above.
-        sum_repeated_rows: whether sparse gradients are handed on with each row once.
+        history: stores a row of numbers for each update.
+        variable_norms: stores the norm of each variable's gradient.
+        own_variables: all variables of the wrapper, including those above.
+        sum_repeated_rows: whether repeated rows of sparse gradients are summed before the update.
     """
 
     inner: InnerOptimizer
@@ -54,7 +54,7 @@ class Applying:
     sum_repeated_rows: bool
 
     def apply(self, gradients: Gradients, variables: Sequence[Variable]) -> None:
-        """Update, or add to an update that takes the gradients of several batches."""
+        """Update the variables, or add the batch to an accumulation."""
         self.weights.check_patterns()
         self.changes.check_patterns()
         batch = self.inner.reduced(self.inner.batch(gradients, variables))
@@ -89,7 +89,7 @@ class Applying:
         )
 
     def _clip(self, batch: Batch) -> tuple[list[Gradient], Tensor | None]:
-        """Return the clipped gradients, and whether to skip their update or None."""
+        """Return the clipped gradients, and whether to skip the update, or None for never."""
         update = self.skipping.zeroed(
             Update(
                 batch.gradients,
@@ -100,7 +100,7 @@ class Applying:
             )
         )
         skip = self.skipping.decide(update, self.clipper)
-        # No state of any clipper recovers from a NaN, or from a norm that overflowed.
+        # No state of a clipper would recover from a NaN or from an overflowed norm.
         learns = update.norm_is_in_range
         if skip is not None:
             learns = ops.logical_and(learns, ops.logical_not(skip))
@@ -156,7 +156,7 @@ class Applying:
 
 @contextmanager
 def _kept_where(condition: Tensor, variables: Sequence[Variable]) -> Iterator[None]:
-    """Take back what the body does to `variables` where `condition`, a scalar, is false."""
+    """Undo the body's assignments to `variables` if the scalar `condition` is false."""
     if backend.is_known_to_hold(condition):
         yield
         return

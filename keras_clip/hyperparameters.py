@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that stay as they are once a clipper is made."""
+"""Checks of constructor arguments that never change."""
 
 import numbers
 import sys
@@ -9,7 +9,7 @@ from keras_clip.thresholds import check_number
 
 
 def check_finite(name: str, value: Any) -> float:
-    """Return `value` as a float from 0 up, infinity excluded, or raise."""
+    """Return `value` as a finite float of at least 0, or raise."""
     accepted = "a finite number that is at least 0"
     return check_number(name, value, accepted, maximum=sys.float_info.max)
 

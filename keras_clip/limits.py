@@ -1,4 +1,4 @@
-"""The three limits of an optimizer, to be read and assigned during training."""
+"""The three limits of an optimizer, which can be read and assigned during training."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from keras_clip.weights.weight_groups import WeightGroups
 class Limits:
     """The limits of `ClippedOptimizer`: of the gradient, of the step, and of the weights.
 
-    A number that is assigned takes effect at the next update, also where the step is compiled.
+    An assigned number takes effect at the next update, also in a compiled step.
     """
 
     clipper: Clipper
@@ -20,7 +20,7 @@ class Limits:
 
     @property
     def max_norm(self) -> Any:
-        """The clipper's `max_norm`: a scalar variable, or the schedule it was given as."""
+        """The clipper's `max_norm`: a scalar variable, or a function of the step."""
         return self.clipper.max_norm  # type: ignore[attr-defined]
 
     @max_norm.setter
@@ -36,8 +36,8 @@ class Limits:
     def max_update_ratio(self) -> Any:
         """The limit of the step: a scalar variable, a function of the step, or None.
 
-        Of an optimizer with a dict of limits, the dict, of which each `UpdateClipping` has a
-        `max_update_ratio` to assign.
+        If a dict of limits was given, it is the dict. Assign to `max_update_ratio` of each
+        `UpdateClipping` in it.
         """
         return self._update_groups.value
 
@@ -49,8 +49,8 @@ class Limits:
     def max_weight(self) -> Any:
         """The bound of all weights: a scalar variable, a function of the step, or None.
 
-        Of an optimizer with a dict of bounds, the dict, of which each `WeightClipping` has a
-        `max_weight` to assign.
+        If a dict of bounds was given, it is the dict. Assign to `max_weight` of each
+        `WeightClipping` in it.
         """
         return self._weight_groups.value
 

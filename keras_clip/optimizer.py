@@ -1,4 +1,4 @@
-"""The optimizer that wraps another and clips its gradients."""
+"""The optimizer that wraps another optimizer and clips its gradients."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,37 +38,34 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
     unscaled, accumulated and summed over replicas. With the default clipper
     `clip(g)_i = g_i * min(1, max_norm / global_norm(g))`.
 
-    Whatever works with the wrapped optimizer works with this one: its learning rate,
-    iterations, weight decay, moving averages, callbacks and attributes are the wrapped
-    optimizer's. Clipping acts on the gradients of the loss, before moments; decoupled weight
-    decay is untouched.
+    Use it like the wrapped optimizer. Learning rate, iterations, weight decay, moving averages
+    and all other attributes are those of the wrapped optimizer. Clipping acts on the gradients
+    of the loss, before moments. Decoupled weight decay is untouched.
 
     Args:
-        inner_optimizer: a `keras.optimizers.Optimizer`, its name or its config, as
-            `keras.optimizers.get` takes it. `MultiOptimizer` is clipped by the norm over all
-            its members.
+        inner_optimizer: a `keras.optimizers.Optimizer`, its name or its config, as for
+            `keras.optimizers.get`. A `MultiOptimizer` is clipped by the norm over all its members.
         max_norm: short for `clipper=ClipByGlobalNorm(max_norm)`: a number of at least 0, a
             `LearningRateSchedule` or a callable of the step. Defaults to 1.0. `float("inf")`
             observes: `grad_norm` is reported and gradients pass untouched.
         clipper: instead of `max_norm`: a `Clipper`, its name (`"auto_clip"`), its config, or a
-            list of these, which are applied one after another. See `keras_clip.clippers.get`.
-        nonfinite: what to do about an update whose global norm is NaN or infinite, decided on the
-            whole batch's gradients, so that all replicas agree. `"propagate"`: nothing, the step
-            shows the NaN, as in TensorFlow. `"skip"`: it is not applied at all; weights,
-            moments, iterations and the clipper's state stay bit for bit, and `skipped_steps`
-            counts it. `"zero"`: NaN and infinite entries become 0, then the gradients are
-            clipped, and `zeroed_steps` counts it. `"raise"`: it is not applied, and an error
-            names the variables; see `raise_if_nonfinite` for compiled steps. Defaults to
-            `"propagate"`.
-        max_consecutive_skips: int of at least 1: when more updates than this are skipped in a
+            list of these, which act one after another. See `keras_clip.clippers.get`.
+        nonfinite: the policy for an update whose global norm is NaN or infinite. It looks at the
+            whole batch's gradients, so all replicas agree. `"propagate"`: the step shows the NaN,
+            as in TensorFlow. `"skip"`: the update is not applied; weights, moments, iterations
+            and the clipper's state stay bit for bit, and `skipped_steps` counts it. `"zero"`: NaN
+            and infinite entries become 0, then the gradients are clipped, and `zeroed_steps`
+            counts it. `"raise"`: the update is not applied, and an error names the variables; see
+            `raise_if_nonfinite` for compiled steps. Defaults to `"propagate"`.
+        max_consecutive_skips: int of at least 1: if more updates than this are skipped in a
             row, an error stops the training, as with `"raise"`. Defaults to None, no limit.
         skip_above: number of at least 1, a `LearningRateSchedule` or a callable of the step: an
-            update whose norm exceeds this multiple of the clipper's threshold, as that stands
-            before the update, is not applied at all. Weights, moments, iterations and the
-            clipper's state stay as they were, and `skipped_steps` counts it. So is an update
-            whose norm is NaN. Defaults to None: every update is applied. For clippers with one
-            threshold for one norm, such as `ClipByGlobalNorm`, `AutoClip` and `ZClip`.
-        history_size: int, number of latest updates whose norms and thresholds are kept on the
+            update is not applied if its norm exceeds this multiple of the clipper's threshold
+            before the update, or is NaN. Weights, moments, iterations and the clipper's state
+            stay as they were, and `skipped_steps` counts it. For clippers with one threshold for
+            one norm, such as `ClipByGlobalNorm`, `AutoClip` and `ZClip`. Defaults to None: every
+            update is applied.
+        history_size: int, number of latest updates whose norms and thresholds stay on the
             device for `history` and `keras_clip.ClipMonitor`, 16 bytes each. Defaults to 10000,
             an epoch of ordinary size. 0 keeps none.
         max_update_ratio: the most that one update may change the weights, as a share of their
@@ -81,22 +78,22 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
             patterns (`re.fullmatch`, a path itself goes first) to these or None, where the key
             "default" is for all variables that no pattern matches; without it they have no
             bound. Defaults to None, no bounds.
-        sum_repeated_rows: bool, on TensorFlow hand on a `tf.IndexedSlices` with the repeated rows
-            of an embedding summed, as JAX, torch and Keras's own clips have them. Adam and
-            others square each row before they sum it otherwise. Defaults to False: rows are
-            handed on as they came, as without a wrapper.
+        sum_repeated_rows: bool, whether the repeated rows of an embedding's `tf.IndexedSlices` on
+            TensorFlow are summed before the update, as on JAX, on torch and by Keras's own clips.
+            Otherwise Adam and others square each row before they sum it. Defaults to False: rows
+            reach the update unchanged, as without a wrapper.
         name: str, defaults to "clipped_optimizer".
 
     Raises:
         TypeError: `max_norm` or `clipper` is of another type.
         ValueError: both `max_norm` and `clipper` are given, `max_norm` is negative or NaN,
-            `nonfinite` is another word, `max_consecutive_skips` is below 1 or nothing is ever
-            skipped, `skip_above` is below 1 or the clipper has nothing to compare it with, or
-            `inner_optimizer` clips by itself, scales the loss, or is wrapped already.
+            `nonfinite` is another word, `max_consecutive_skips` is below 1 or no option skips
+            updates, `skip_above` is below 1 or the clipper has no threshold to multiply, or
+            `inner_optimizer` clips by itself, scales the loss, or is already a wrapper.
         NonFiniteGradientError: at a step, with `nonfinite="raise"`.
         TooManySkipsError: at a step, with `max_consecutive_skips`. In a `tf.function` both are a
             `tf.errors.InvalidArgumentError` with the same text.
-        ImportError: this Keras lacks what keras_clip builds on.
+        ImportError: this Keras lacks a private name that keras_clip needs.
 
     Reference:
         Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063. Keras's own `global_clipnorm` clips
@@ -136,7 +133,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         update_groups = UpdateGroups(max_update_ratio)
         weight_groups = WeightGroups(max_weight)
         kept_history = History(history_size)
-        # A callable, so that Keras makes no learning rate variable for the wrapper.
+        # With a callable, Keras creates no learning rate variable for the wrapper.
         super().__init__(learning_rate=lambda: 0.0, name=name)
         self.skip_above = skip_above
         held = held_thresholds(self)["skip_above"]
@@ -157,7 +154,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         self._applying: Applying | None = None
 
     def add_variable(self, shape: tuple[int, ...], *args: Any, **kwargs: Any) -> Variable:
-        """Create a variable of the wrapper's own, which every device has all of."""
+        """Create a variable of the wrapper, whole on every device."""
         return super().add_variable(shape, *args, **backend.on_every_device(len(shape)), **kwargs)
 
     def build(self, variables: Sequence[Variable]) -> None:
@@ -167,7 +164,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         inner = self.inner_optimizer
         if not inner.built:
             inner.build(list(variables))
-        # A MultiOptimizer that chooses by a function knows its members from here on.
+        # A MultiOptimizer that chooses by a function knows its members only now.
         check_wrappable(inner)
         trained = keras_private.trainable_variables(inner)
         with keras.name_scope(self.name):
@@ -185,7 +182,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         measures = bool(self._update_groups)
         self._history.build(self, self.clipper.dtype, with_update_ratios=measures)
         self._variable_norms.build(self, trained)
-        # Last: whatever fails above may be mended and tried again.
+        # Last, so that `build` can be repeated after an error above.
         self._applying = self._make_applying()
         self._saved_state = SavedState(self.name, self._saved_variables(), self._history)
         self.built = True
@@ -233,12 +230,12 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
 
     @property
     def nonfinite(self) -> str:
-        """What is done about gradients that are not finite; fixed, as steps are compiled."""
+        """The policy for gradients that are not finite; fixed, because steps are compiled."""
         return self._skipping.nonfinite
 
     @property
     def max_consecutive_skips(self) -> int | None:
-        """How many updates may be skipped in a row; fixed, as steps are compiled."""
+        """How many updates may be skipped in a row; fixed, because steps are compiled."""
         return self._skipping.max_consecutive_skips
 
     @property
@@ -252,26 +249,26 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         """Overwrite variables as the wrapped optimizer does at the end of training, and raise."""
         super().finalize_variable_values(var_list)
         self._skipping.watch(False)
-        # `fit` comes here when it ends, also by an error, which must not be hidden by another. On
-        # JAX variables then have no value.
+        # `fit` calls this when it ends, also after an error, which another error must not hide. On
+        # JAX, variables then have no value.
         if sys.exception() is None:
             self._skipping.raise_if_due()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse what steps are compiled with; set a threshold past Keras's tracking."""
+        """Raise for options that steps are compiled with; set thresholds past Keras's tracking."""
         if name in ("inner_optimizer", "clipper") and name in vars(self):
             raise AttributeError(
-                f"{name} is fixed when the ClippedOptimizer is made, as steps are compiled with "
-                f"it. Make a new ClippedOptimizer. Received: {name}={value!r}."
+                f"{name} is fixed when the ClippedOptimizer is made: steps are compiled with it. "
+                f"Make a new ClippedOptimizer. Received: {name}={value!r}."
             )
         if isinstance(getattr(type(self), name, None), Threshold):
-            # Keras's tracking reads an attribute before it is first written.
+            # Keras's tracking reads an attribute before its first assignment.
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
     def set_weights(self, weights: Sequence[Any]) -> None:
-        """Set all of `variables`, in their order."""
+        """Assign all of `variables`, in their order."""
         variables = self.variables
         if not self.built:
             raise ValueError(
@@ -294,7 +291,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         return {**{v.name: v for v in own if id(v) not in unsaved}, **named}
 
     def _named_parts(self) -> dict[str, Variable]:
-        # Names of the wrapper's own have no dot, so that no two of these can be the same.
+        # Other names of the wrapper have no dot, so no two names are equal.
         parts = {
             "clipper": self.clipper.variables,
             "updates": self._update_groups.variables,
@@ -303,7 +300,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         return {f"{part}.{v.name}": v for part, own in parts.items() for v in own}
 
     def get_config(self) -> dict[str, Any]:
-        """Return what it was made with, thresholds as they are now."""
+        """Return the constructor arguments, with the current thresholds."""
         return {
             "name": self.name,
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
@@ -321,10 +318,10 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> Self:
-        """Make the optimizer that `config` describes, in any form that the constructor takes."""
+        """Return the optimizer of `config`, whose entries have any form of the arguments."""
         made = dict(config)
         inner = made.get("inner_optimizer")
-        # Keras knows more optimizers by their module than by their name alone.
+        # Keras finds some optimizers only by their module.
         if isinstance(inner, Mapping) and "module" in inner:
             made["inner_optimizer"] = keras.saving.deserialize_keras_object(
                 dict(inner), custom_objects=custom_objects

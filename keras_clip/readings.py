@@ -1,4 +1,4 @@
-"""Numbers that an optimizer reports about its updates, and the error that it owes."""
+"""Numbers that an optimizer reports about its updates, and the error of a compiled step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +23,8 @@ class Readings:
     def grad_norm(self) -> Variable:
         """Global norm before clipping of the latest update: a scalar variable on the device.
 
-        0 before the first update. Micro-batches of a gradient accumulation do not move it.
-        Reading its value is the only moment at which the host waits for the device.
+        0 before the first update. Micro-batches of a gradient accumulation do not change it.
+        The host waits for the device only when you read the value.
         """
         return self._once_built("_grad_norm", vars(self))
 
@@ -32,42 +32,42 @@ class Readings:
     def history(self) -> Record:
         """The latest `history_size` updates, as NumPy columns in order of time: a record.
 
-        - `step`: number of updates before it, applied or skipped.
+        - `step`: number of earlier updates, applied or skipped.
         - `grad_norm`: global norm before clipping.
-        - `clip_threshold`: of the global norm; NaN for a clipper that limits something else.
-        - `clip_scale`: norm after clipping over norm before, 1 where nothing was clipped, 0
-          where the update was skipped.
+        - `clip_threshold`: threshold of the global norm; NaN for a clipper without one.
+        - `clip_scale`: norm after clipping divided by norm before: 1 if nothing was clipped, 0 if
+          the update was skipped.
         - `skipped`: whether the update was not applied.
-        - `update_ratio`, with `max_update_ratio`: norm of the change over norm of the weights,
-          before the limit; NaN where the update was skipped.
-        - `update_scale`, with `max_update_ratio`: norm of the change after the limit over norm
-          before.
+        - `update_ratio`, with `max_update_ratio`: norm of the change divided by norm of the
+          weights, before the limit; NaN if the update was skipped.
+        - `update_scale`, with `max_update_ratio`: norm of the change after the limit divided by
+          norm before.
 
-        Micro-batches of a gradient accumulation are no updates. Reading it waits for the device.
+        Micro-batches of a gradient accumulation have no row. Reading waits for the device.
         """
         return self._history.read()
 
     @property
     def history_size(self) -> int:
-        """How many updates `history` goes back; fixed, as steps are compiled."""
+        """Number of updates that `history` holds at most; fixed, because steps are compiled."""
         return self._history.size
 
     def record_variable_norms(self, every: int = 10, size: int = 1000) -> None:
-        """Keep the norm of each variable's gradient, for `variable_norms`.
+        """Record the norm of each variable's gradient in `variable_norms`.
 
-        To be called before the first step is compiled: one that is goes on without.
-        `keras_clip.ClipMonitor` calls it for `per_variable=True`. What it keeps is not saved with
+        Call it before the first step is compiled: a compiled step continues without the norms.
+        `keras_clip.ClipMonitor` calls it for `per_variable=True`. The norms are not saved with
         the optimizer.
 
         Args:
-            every: int of at least 1, keeps those of each so many updates. Those of the first
-                update whose global norm is NaN or infinite are kept, too. Defaults to 10.
-            size: int of at least 1, how many times are kept, the oldest making way. Defaults
-                to 1000; takes 4 bytes for each variable and time.
+            every: int of at least 1, number of updates between two rows. The first update whose
+                global norm is NaN or infinite has a row, too. Defaults to 10.
+            size: int of at least 1, number of latest rows that are kept, 4 bytes for each
+                variable and row. Defaults to 1000.
 
         Raises:
-            TypeError: an argument is no int.
-            ValueError: an argument is below 1, or norms are recorded with other arguments.
+            TypeError: an argument is not an int.
+            ValueError: an argument is below 1, or norms are already recorded with others.
         """
         self._variable_norms.start(every, size)
         if self.built:
@@ -77,21 +77,21 @@ class Readings:
 
     @property
     def variable_norms(self) -> Record:
-        """Norms by variable path, as NumPy columns in order of time, beside their `step`.
+        """Norms of gradients before clipping, by variable path, as NumPy columns with `step`.
 
-        Of gradients before clipping, 0 where a variable had none. Without columns of norms
-        unless `record_variable_norms` was called.
+        Rows are in order of time. The norm is 0 if a variable had no gradient. Without
+        `record_variable_norms` there are no norms.
         """
         return self._variable_norms.read()
 
     @property
     def skipped_steps(self) -> Variable:
-        """Number of updates that were not applied at all: a scalar variable."""
+        """Number of updates that were not applied: a scalar variable."""
         return self._once_built("skipped_steps", vars(self._skipping))
 
     @property
     def zeroed_steps(self) -> Variable:
-        """Number of updates of which `nonfinite="zero"` set entries to 0: a scalar variable."""
+        """Number of updates in which `nonfinite="zero"` set entries to 0: a scalar variable."""
         return self._once_built("zeroed_steps", vars(self._skipping))
 
     def _once_built(self, name: str, attributes: Mapping[str, Any]) -> Variable:
@@ -105,13 +105,12 @@ class Readings:
     def raise_if_nonfinite(self) -> None:
         """Raise the error of `nonfinite="raise"` or `max_consecutive_skips`, if one is due.
 
-        For steps that cannot raise it themselves, being compiled by XLA or `torch.compile` or
-        run on another device than the processor: there the updates are skipped until this is
-        called. It waits for the device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at
-        the end of each batch.
+        Some steps cannot raise: XLA or `torch.compile` has compiled them, or they run on an
+        accelerator. They skip the update, and this method raises the error. It waits for the
+        device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at the end of each batch.
 
         Raises:
-            NonFiniteGradientError: with `nonfinite="raise"`, names the variables.
+            NonFiniteGradientError: with `nonfinite="raise"`; it names the variables.
             TooManySkipsError: more than `max_consecutive_skips` in a row were skipped.
         """
         self._skipping.watch(True)

@@ -1,4 +1,4 @@
-"""Which of the wrapper's variables a file holds, under which names, and how they come back."""
+"""The wrapper's own variables in a file: their names, saving and loading."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ class SavedState(OwnState):
     """The wrapper's own state, by name.
 
     Args:
-        name: of the optimizer, for warnings.
-        variables: the variables by the names they are saved under.
-        history: saved as far as it is filled.
+        name: name of the optimizer, for warnings.
+        variables: the variables, by their names in the file.
+        history: the history; only its filled rows are saved.
     """
 
     def __init__(self, name: str, variables: Mapping[str, Variable], history: History) -> None:
@@ -26,14 +26,14 @@ class SavedState(OwnState):
         self._history = history
 
     def save_own_variables(self, store: Any) -> None:
-        """Write all of it to `store`."""
+        """Write the state to `store`."""
         for name, variable in self._variables.items():
             store[name] = variable.numpy()
         self._history.save(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Restore all that fits, and warn of the rest; a bare optimizer's file has none of it."""
-        # The stores of Keras 3.8 have keys, but cannot be asked for one.
+        """Restore the state that fits, and warn of the rest; a bare optimizer's file has none."""
+        # The stores of Keras 3.8 have `keys`, but no `in`.
         stored = {*store.keys()}
         if not stored:
             return
@@ -52,11 +52,11 @@ class SavedState(OwnState):
     def _left_out(self, left_out: Sequence[str], unknown: Sequence[str]) -> str:
         parts = []
         if left_out:
-            parts.append(f"The file does not hold, or holds in another shape: {left_out}.")
+            parts.append(f"Missing in the file, or of another shape: {left_out}.")
         if unknown:
-            parts.append(f"The file holds, and the optimizer does not have: {unknown}.")
+            parts.append(f"Only in the file: {unknown}.")
         return (
-            f"A part of the state of {self._name!r} was not restored and starts as new. "
+            f"A part of the state of {self._name!r} was not restored and keeps its first values. "
             f"{' '.join(parts)} The file was saved with another clipper or other trainable "
             "variables."
         )

@@ -1,4 +1,4 @@
-"""A number of a clipper: fixed, reassigned while training, or a function of the step."""
+"""A number of a clipper: fixed, assigned during training, or a function of the step."""
 
 import math
 import numbers
@@ -15,15 +15,15 @@ _OR_A_FUNCTION = ", a keras.optimizers.schedules.LearningRateSchedule, or a call
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a real number of Python or NumPy; a bool is not."""
+    """Whether `value` is a real number of Python or NumPy, and not a bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def concrete(value: Any) -> Any:
-    """Return a scalar of any kind that the host can read as a float, and all else as it is.
+    """Return a concrete scalar of any kind as a float, and anything else unchanged.
 
-    So `optimizer.max_norm *= 0.5` and `optimizer.max_norm = optimizer.grad_norm` work, as they
-    do for a learning rate. It waits for the device, as whoever assigns is outside of a step.
+    `optimizer.max_norm *= 0.5` and `optimizer.max_norm = optimizer.grad_norm` therefore work, as
+    for a learning rate. It waits for the device, which is safe outside of a step.
     """
     if isinstance(value, keras.Variable):
         value = value.value
@@ -32,7 +32,7 @@ def concrete(value: Any) -> Any:
         return value
     try:
         return float(ops.convert_to_numpy(value))
-    except Exception as error:  # each framework has its own for a tensor that is traced
+    except Exception as error:  # each framework has its own error for a traced tensor
         raise TypeError(
             "A threshold cannot be assigned inside a compiled step. Assign it between steps, or "
             "make it a function of the step. Received a tensor without a value yet: "
@@ -48,7 +48,7 @@ def check_number(
     minimum: float = 0.0,
     maximum: float = math.inf,
 ) -> float:
-    """Return `value` as a float, or raise an error that says what is accepted."""
+    """Return `value` as a float, or raise an error that names the accepted values."""
     accepted = accepted or _in_words(minimum, maximum)
     if not is_number(value):
         raise TypeError(f"{name} must be {accepted}. Received: {name}={value!r}.")
@@ -67,24 +67,24 @@ def _in_words(minimum: float, maximum: float) -> str:
 
 
 class Threshold:
-    """Declares a constructor argument of a `Clipper` that may change while training.
+    """Declare a constructor argument of a `Clipper` that can change during training.
 
-    The argument is a number, a `LearningRateSchedule` or a callable of the step. A number is
-    kept in a variable once the optimizer is built: assigning another reaches a step that is
-    compiled already, and is saved with the model. A function is evaluated at each update.
-    `update.evaluate(self.name)` is the tensor that holds, whichever it is.
+    The argument is a number, a `LearningRateSchedule` or a callable of the step. Once the
+    optimizer is built, a variable holds the number. A number that you assign is saved with the
+    model and reaches a step that is already compiled. A function is evaluated at each update. In
+    each case, `update.evaluate(self.name)` returns the current value as a tensor.
 
-    `Clipper` puts every declared threshold into the config and takes it out again.
+    `Clipper` writes every declared threshold into the config and reads it back.
 
     Args:
         minimum: float, the smallest number accepted. Defaults to 0.
-        maximum: float, the largest. Defaults to infinity.
+        maximum: float, the largest number accepted. Defaults to infinity.
         optional: bool, whether None is accepted too, and means no threshold. Defaults to
             False.
-        note: str, added to what error messages say is accepted. Defaults to none.
+        note: str, added to the accepted values in error messages. Defaults to none.
 
     Raises:
-        TypeError: on assignment, the value is no number, schedule or callable; or it changes
+        TypeError: on assignment, the value is not a number, schedule or callable; or it changes
             between a number and a function once the optimizer is built.
         ValueError: on assignment, the number is NaN or out of bounds.
 
@@ -132,11 +132,11 @@ class Threshold:
 
     @property
     def name(self) -> str:
-        """Name of the argument; messages and the variable carry it."""
+        """Name of the argument, also used in messages and for the variable."""
         return self._name
 
     def check(self, value: Any) -> Any:
-        """Return a number as a float and anything else accepted as it is; or raise."""
+        """Return a number as a float and any other accepted value unchanged, or raise."""
         value = concrete(value)
         if callable(value) or (value is None and self._optional):
             return value
@@ -144,7 +144,7 @@ class Threshold:
 
 
 def held_thresholds(clipper: Any) -> dict[str, "HeldThreshold"]:
-    """Return the thresholds that `clipper` has been given, by name."""
+    """Return the thresholds of `clipper`, by name."""
     held: dict[str, HeldThreshold] = vars(clipper).setdefault("_thresholds", {})
     return held
 
@@ -153,7 +153,7 @@ class HeldThreshold:
     """The value of a `Threshold` on one clipper.
 
     Args:
-        declaration: what is accepted, under which name.
+        declaration: the name, and the accepted values.
         value: number, `LearningRateSchedule`, callable of the step, or None.
     """
 
@@ -177,11 +177,11 @@ class HeldThreshold:
 
     @property
     def value(self) -> Any:
-        """The variable of a number (before it is built, the number), the function, or None."""
+        """The variable of a number (before `build`, the number), the function, or None."""
         return self._value if self._variable is None else self._variable
 
     def assign(self, value: ThresholdValue | None) -> None:
-        """Set another threshold, from the next update on."""
+        """Set another threshold for all later updates."""
         if not self._built:
             self._value = self._declaration.check(value)
             return
@@ -198,20 +198,20 @@ class HeldThreshold:
         self._variable.assign(self._value)
 
     def get_config(self) -> Any:
-        """Return a number, a serialized function or None, as `from_config` takes it."""
+        """Return a number, a serialized function or None, as `from_config` accepts it."""
         if callable(self._value):
             return keras.saving.serialize_keras_object(self._value)
         if self._variable is None:
             return number_to_config(self._value)
         current = self._variable.numpy()
-        # The number as it was given, 0.1 rather than 0.10000000149, unless a checkpoint or
-        # an assignment to the variable itself has changed it since.
+        # The given number, 0.1 rather than 0.10000000149, unless a checkpoint or an assignment to
+        # the variable has changed it since.
         given = np.asarray(self._value, dtype=current.dtype)
         return number_to_config(self._value if given == current else float(current))
 
 
 def number_to_config(number: Any) -> Any:
-    """Return a number as JSON can hold it, which has no infinity."""
+    """Return a number in a form that JSON has: infinity as a string."""
     is_infinite = is_number(number) and math.isinf(number)
     return str(float(number)) if is_infinite else number
 

@@ -1,7 +1,7 @@
 """Names for the values that pass between modules.
 
-Keras ships no type information and a gradient is a different class on every
-backend, so each of these is `Any` to a type checker and a promise to a reader.
+Keras has no type information, and a gradient is a different class on every backend. To a type
+checker these are `Any`. To a reader the names tell the meaning.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,22 +16,10 @@ Gradient: TypeAlias = Any
 Gradients: TypeAlias = Sequence[Gradient]
 
 Variable: TypeAlias = Any
-"""A `keras.Variable`, or a `tf.Variable` where the user trains one directly."""
+"""A `keras.Variable`, or a `tf.Variable` that the user trains directly."""
 
 Optimizer: TypeAlias = Any
 """A `keras.optimizers.Optimizer`."""
-
-ClipFunction: TypeAlias = Callable[
-    [list[Gradient], list[Variable]], tuple[list[Gradient], Tensor | None]
-]
-"""Whole-batch gradients and their variables, to the gradients to use instead; and whether the
-update is not to be applied at all, a boolean scalar tensor, or None where none is skipped."""
-
-SkipFunction: TypeAlias = Callable[[list[Gradient], list[Variable]], None]
-"""Called with the whole-batch gradients of an update that is skipped, and their variables."""
-
-BoundFunction: TypeAlias = Callable[[Sequence[Variable], Tensor], list[tuple[Variable, Tensor]]]
-"""Variables and the step, to those of the variables that have a bound, and the bound."""
 
 ThresholdValue: TypeAlias = float | Callable[[Tensor], Any]
 """A number, a `LearningRateSchedule`, or a callable of the step."""

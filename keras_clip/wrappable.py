@@ -1,4 +1,4 @@
-"""Which optimizers can be wrapped, and what to write instead for those that cannot."""
+"""Check that an optimizer can be wrapped; the errors say what to write instead."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ _KERAS_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 def get_optimizer(identifier: Any) -> Optimizer:
     """Return the optimizer that `identifier` means, as `keras.optimizers.get` does."""
     if isinstance(identifier, Mapping):
-        # `keras.optimizers.get` writes into the dict it is given.
+        # `keras.optimizers.get` changes the dict that it receives.
         identifier = dict(identifier)
     elif not isinstance(identifier, str | keras.optimizers.Optimizer):
         raise TypeError(
@@ -27,7 +27,7 @@ def get_optimizer(identifier: Any) -> Optimizer:
     return keras.optimizers.get(identifier)
 
 
-# By the library that an object is from.
+# By the library of an object.
 _HINTS = {
     "tf_keras": "This one is of Keras 2 (tf_keras), whose optimizers have other methods. Unset "
     "TF_USE_LEGACY_KERAS, and make it and the model with Keras 3: keras.optimizers.{name}(...). ",
@@ -39,7 +39,7 @@ _HINTS = {
 
 
 def _hint(identifier: Any) -> str:
-    """Say what somebody who passes this object may have meant."""
+    """Return advice for a user who passes an object of this type."""
     if isinstance(identifier, type):
         return f"This is a class. Make an instance: {identifier.__name__}(...). "
     library = type(identifier).__module__.split(".")[0]
@@ -48,7 +48,7 @@ def _hint(identifier: Any) -> str:
 
 
 def check_wrappable(optimizer: Optimizer) -> None:
-    """Raise if a clip right before `optimizer`'s update would not mean what it says."""
+    """Raise if a clip right before the update of `optimizer` would have another effect."""
     _check_no_loss_scale_optimizer(optimizer)
     _check_not_clipped_already(optimizer)
     _check_no_clip_of_keras(optimizer)

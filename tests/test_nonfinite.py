@@ -317,7 +317,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("policy", ["propagate", "zero", "raise"])
     def test_a_limit_where_nothing_is_skipped(self, policy):
-        with pytest.raises(ValueError, match="none ever is. Set nonfinite='skip'"):
+        with pytest.raises(ValueError, match="no option here skips any. Set nonfinite='skip'"):
             ClippedOptimizer("sgd", nonfinite=policy, max_consecutive_skips=3)
 
 

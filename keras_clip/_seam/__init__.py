@@ -1,7 +1,7 @@
-"""The one door to private Keras names and to the frameworks.
+"""The only place for private Keras names and for frameworks.
 
 No other module of keras_clip names `tensorflow`, `jax`, `torch` or a private Keras name.
-`backend` is the `Backend` of the framework that Keras runs on. The other two stay unimported.
+`backend` is the `Backend` of the framework that Keras runs on. The other two are not imported.
 """
 
 import keras
@@ -30,5 +30,5 @@ def _make_backend() -> Backend:
     )
 
 
-# Replaces the attribute that importing the module `backend` has set.
+# Replaces the attribute that the import of the module `backend` has set.
 backend: Backend = _make_backend()

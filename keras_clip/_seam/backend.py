@@ -13,7 +13,7 @@ from keras_clip.types import Gradient, Gradients, Tensor, Variable
 class Backend(abc.ABC):
     """The operations that differ between TensorFlow, JAX and torch.
 
-    The defaults are for one device and a program that the host does not interrupt.
+    The defaults are for one device and for a program without decisions on the host.
     """
 
     SPARSE_KIND: ClassVar[str] = "a sparse gradient"
@@ -42,11 +42,11 @@ class Backend(abc.ABC):
         """Return a dense tensor with the norm of `gradient`: repeated rows are summed."""
 
     def with_rows_summed(self, gradient: Gradient) -> Gradient:
-        """Return a sparse gradient with repeated rows summed; Keras makes these on TensorFlow."""
+        """Return a sparse gradient with repeated rows summed; Keras has these on TensorFlow."""
         return gradient
 
     def row_totals(self, gradient: Gradient) -> tuple[Tensor, Tensor]:
-        """Return for each stored row the sum of all rows with its index, and the indices."""
+        """Return the indices of the stored rows, after the sum of all rows with that index."""
         raise TypeError(
             "This clipper reads single entries or rows of a gradient. It cannot read "
             f"{self.SPARSE_KIND}: Keras itself makes no sparse gradients on this backend. Clip by "
@@ -107,7 +107,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def compiled(self, function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
-        """Return `function`, compiled where that keeps its decisions on the device.
+        """Return `function`, compiled if that keeps its decisions on the device.
 
         The arguments at the positions `static` are not tensors.
         """
@@ -155,8 +155,8 @@ class Backend(abc.ABC):
     def can_raise(self, tensor: Tensor, may_wait: bool) -> bool:
         """Return whether an error that depends on `tensor` can be raised here.
 
-        Not from a compiled program or without waiting for a device; nor if it `may_wait` and would
-        cost a graph node.
+        False in a compiled program, and if the host would have to wait for a device. False also
+        if the error would cost a graph node and `may_wait` is true.
         """
 
     def raise_where(
@@ -167,15 +167,15 @@ class Backend(abc.ABC):
         flags: Tensor,
         after: Sequence[Tensor],
     ) -> None:
-        """Raise `error(flagged names)` if the scalar is true and once `after` is computed."""
+        """Raise `error(flagged names)` if the scalar is true, after `after` is computed."""
         del after
         if bool(fatal):
             raise error([name for name, flag in zip(names, flags, strict=True) if bool(flag)])
 
     def no_gradients(self, gradients: Gradients = ()) -> AbstractContextManager[Any]:
-        """Return a context in which no operation is recorded for differentiation.
+        """Return a context that does not record operations for differentiation.
 
-        Unless one of `gradients` is recorded itself, as for meta-learning.
+        If one of `gradients` is recorded itself, as for meta-learning, it does record.
         """
         del gradients
         return nullcontext()
@@ -187,18 +187,18 @@ class Backend(abc.ABC):
         """Limit each variable to `[-bound, bound]`; values inside keep their bits."""
 
     def tensors(self, variables: Sequence[Variable]) -> list[Tensor]:
-        """Return what the variables hold."""
+        """Return the values of the variables."""
         return [variable.value for variable in variables]
 
     def values_to_keep(self, variables: Sequence[Variable]) -> list[Tensor]:
-        """Return what the variables hold, in tensors that later assignments do not change."""
+        """Return the values of the variables, in tensors that later assignments do not change."""
         return self.tensors(variables)
 
     @abc.abstractmethod
     def shrink_changes(
         self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
     ) -> None:
-        """Assign `before + factor * (value - before)` where the factor, a scalar, is below 1.
+        """Assign `before + factor * (value - before)` to variables whose factor is below 1.
 
         Variables whose factor is 1 keep their bits.
         """
@@ -242,7 +242,7 @@ class Backend(abc.ABC):
         return None
 
     def on_every_device(self, rank: int) -> dict[str, Any]:
-        """Return arguments for a new variable that keep a distribution from splitting it."""
+        """Return arguments for a new variable, so that a distribution does not shard it."""
         del rank
         return {}
 

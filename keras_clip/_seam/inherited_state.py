@@ -1,4 +1,4 @@
-"""State that a wrapper shows as its own and the wrapped optimizer holds."""
+"""State of the wrapped optimizer that the wrapper shows as its own."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from keras_clip.types import Optimizer, Tensor, Variable
 
 
 def inner_of(wrapper: Any) -> Optimizer:
-    """Return the wrapped optimizer; raise AttributeError while there is none yet."""
+    """Return the wrapped optimizer; raise AttributeError before it is set."""
     inner = vars(wrapper).get("inner_optimizer")
     if inner is None:
         raise AttributeError("the wrapped optimizer is not set yet")
@@ -15,7 +15,7 @@ def inner_of(wrapper: Any) -> Optimizer:
 
 
 class Inherited:
-    """An attribute read from, and written to, the wrapped optimizer."""
+    """An attribute that is read from the wrapped optimizer and written to it."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -24,13 +24,13 @@ class Inherited:
         return self if wrapper is None else getattr(inner_of(wrapper), self._name)
 
     def __set__(self, wrapper: Any, value: Any) -> None:
-        # `Optimizer.__init__` writes its defaults before there is a wrapped optimizer.
+        # `Optimizer.__init__` writes defaults before the wrapped optimizer is set.
         if "inner_optimizer" in vars(wrapper):
             setattr(inner_of(wrapper), self._name, value)
 
 
 class RefusedClip(Inherited):
-    """One of Keras's own clips, which may not be set beside ours."""
+    """An argument of Keras's own clips, which cannot be combined with a wrapper."""
 
     def __set__(self, wrapper: Any, value: Any) -> None:
         if value is not None:
@@ -41,10 +41,10 @@ class RefusedClip(Inherited):
 
 
 class InheritedState:
-    """What `keras.optimizers.Optimizer` keeps in attributes, taken from the wrapped one.
+    """The attributes of `keras.optimizers.Optimizer`, taken from the wrapped optimizer.
 
-    The private ones are there because Keras's own `apply_gradients`, `stateless_apply` and
-    `SwapEMAWeights` read them from the optimizer that the model was compiled with.
+    Private ones are included because Keras's `apply_gradients`, `stateless_apply` and
+    `SwapEMAWeights` read them from the optimizer of the model.
     """
 
     weight_decay = Inherited()
@@ -58,7 +58,7 @@ class InheritedState:
     clipvalue = RefusedClip()
     global_clipnorm = RefusedClip()
 
-    # Kept by the wrapper itself, as every optimizer does.
+    # The wrapper holds these itself, like every optimizer.
     name: str
     built: bool
 
@@ -102,18 +102,18 @@ class InheritedState:
         inner_of(self).finalize_variable_values(var_list)
 
     def __getattr__(self, name: str) -> Any:
-        """Find what the wrapper lacks, `beta_1` for one, on the wrapped optimizer."""
+        """Return other attributes, such as `beta_1`, of the wrapped optimizer."""
         if isinstance(getattr(type(self), name, None), property):
-            # Python comes here when a property raises AttributeError; its message is the
-            # one to show.
+            # Python calls this when a property raises AttributeError; show the message of the
+            # property.
             return getattr(type(self), name).fget(self)
-        # Frameworks keep their bookkeeping in private attributes; that is not shared.
+        # Private attributes of frameworks are not shared.
         if name.startswith("_") or "inner_optimizer" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(inner_of(self), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute of the wrapped optimizer there, where it has an effect."""
+        """Set an attribute of the wrapped optimizer on it, so that it takes effect."""
         if isinstance(getattr(type(self), name, None), Inherited):
             # Keras would otherwise track and save it here too.
             object.__setattr__(self, name, value)
@@ -129,9 +129,9 @@ class InheritedState:
         return name not in vars(self) and not hasattr(type(self), name) and hasattr(inner, name)
 
     def save_own_variables(self, store: Any) -> None:
-        """Store the wrapped optimizer's variables, in the place and form of its own file.
+        """Store the wrapped optimizer's variables in the format of a bare optimizer's file.
 
-        Keras stores the wrapper's own state by itself: see `keras_clip.saving`.
+        Keras stores the wrapper's own state separately: see `keras_clip.saving`.
         """
         inner_of(self).save_own_variables(store)
 
@@ -140,9 +140,9 @@ class InheritedState:
         inner_of(self).load_own_variables(store)
 
     def __dir__(self) -> list[str]:
-        """List the wrapped optimizer's attributes in its place.
+        """List the wrapped optimizer's attributes, but not `inner_optimizer`.
 
-        Keras saves every object that `dir` lists, and this one saves the wrapped optimizer.
+        Keras saves every object that `dir` lists, and the wrapper already saves it.
         """
         inner = [name for name in dir(vars(self).get("inner_optimizer")) if name[0] != "_"]
         return sorted({*super().__dir__(), *inner} - {"inner_optimizer"})

@@ -1,4 +1,4 @@
-"""The steps of an update that the wrapped optimizer takes, a MultiOptimizer or not."""
+"""The steps of an update by the wrapped optimizer, which may be a MultiOptimizer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -23,10 +23,10 @@ class Batch(NamedTuple):
     """Gradients of one batch, or their averages over several.
 
     Attributes:
-        gradients: of the variables that are trained, without None.
-        variables: their variables.
+        gradients: gradients of trained variables, without None.
+        variables: the variables of `gradients`.
         assigned: new values of variables that Keras overwrites, such as float8 scales.
-        overwritten: the variables of these.
+        overwritten: the variables of `assigned`.
     """
 
     gradients: list[Gradient]
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     overwritten: list[Variable]
 
     def tensors(self) -> tuple[list[Gradient], list[Tensor]]:
-        """Return the parts that a branch takes as arguments."""
+        """Return the parts that a branch needs as arguments."""
         return self.gradients, self.assigned
 
     def holding(self, gradients: Gradients, assigned: Sequence[Tensor]) -> "Batch":
@@ -44,9 +44,9 @@ class Batch(NamedTuple):
 
 
 class InnerOptimizer:
-    """Asks a built optimizer for single steps of an update.
+    """Runs single steps of an update of a built optimizer.
 
-    A MultiOptimizer is asked member by member, so that one clip precedes the updates of all.
+    A MultiOptimizer is handled member by member, so one clip precedes the updates of all.
 
     Args:
         optimizer: the wrapped optimizer, built.
@@ -80,15 +80,15 @@ class InnerOptimizer:
         return ops.floor_divide(batches, self._steps) if self.accumulates else batches
 
     def variables(self) -> list[Variable]:
-        """Return all that an update may change, each variable once."""
+        """Return all variables that an update may change, each once."""
         return keras_private.all_variables(self._optimizer)
 
     def trained_variables(self) -> list[Variable]:
-        """Return the variables that update rules change, those of all members."""
+        """Return the variables that the update rules of all members change."""
         return [v for member in self._members for v in keras_private.trained_variables(member)]
 
     def known_variables(self, batch: Batch) -> list[Variable]:
-        """Return the variables the optimizer was built with, for native ones of the backend."""
+        """Return the Keras variables of the batch, also for native variables of the backend."""
         return keras_private.keras_variables(self._optimizer, batch.variables)
 
     def batch(self, gradients: Gradients, variables: Sequence[Variable]) -> Batch:
@@ -114,7 +114,7 @@ class InnerOptimizer:
         return batch.holding(gradients, batch.assigned)
 
     def averages(self, batch: Batch) -> Batch:
-        """Return the averages over all batches of an update, of which this one is the latest."""
+        """Return the averages over all batches of an update, including this last one."""
         if not self.accumulates:
             return batch
         pairs = zip(batch.gradients, self._sums(batch.variables), strict=True)
@@ -125,7 +125,7 @@ class InnerOptimizer:
         )
 
     def accumulate(self, batch: Batch) -> None:
-        """Add a batch to the sums, and do the rest that Keras does without an update."""
+        """Add a batch to the sums, and do Keras's other steps of a micro-batch."""
         for value, largest in zip(batch.assigned, self._sums(batch.overwritten), strict=True):
             largest.assign(ops.maximum(value, largest))
 
@@ -150,7 +150,7 @@ class InnerOptimizer:
             self._forget()
 
     def drop(self) -> None:
-        """Leave everything as it was before the first batch of the update."""
+        """Drop the update with all its batches, and leave no trace."""
         if not self.accumulates:
             return
         for optimizer in {id(o): o for o in (self._optimizer, *self._members)}.values():
@@ -171,19 +171,19 @@ class InnerOptimizer:
         update: Callable[..., None],
         after_rules: Callable[[], None],
     ) -> None:
-        """Run Keras's `apply` of each member on its part, with `update` in the rule's place."""
+        """Run Keras's `apply` of each member on its part, with `update` in place of its rule."""
         gradients = [*batch.gradients, *batch.assigned]
         variables = [*batch.variables, *batch.overwritten]
         owners = [self._member(variable) for variable in variables]
 
         def apply_from(position: int) -> None:
-            """Run the `apply` of later members inside of that of each, right after its rule."""
+            """Nest the members: each runs the next one's `apply` right after its own rule."""
             if position == len(self._members):
                 after_rules()
                 return
             member = self._members[position]
             own = [place for place, owner in enumerate(owners) if owner is member]
-            # Otherwise Keras need not come to its update step.
+            # Otherwise Keras may not reach its update step.
             comes_to_rule = any(owners[p] is member for p in range(len(batch.variables)))
             nests = comes_to_rule and not has_own_apply(member)
 

@@ -1,8 +1,8 @@
-"""Keras's LossScaleOptimizer around the wrapper: the one class of another's that is changed.
+"""Extend Keras's LossScaleOptimizer, the only class of another library that is changed.
 
-It decides by the gradients of the first replica whether to leave an update out, and tells the
-optimizer inside nothing of an update that it left out. `compile` makes it under `mixed_float16`,
-so that no subclass of ours can take its place. Around any other optimizer it stays as it is.
+It reads only the gradients of the first replica to decide whether to skip an update, and does not
+tell the optimizer inside. `compile` makes it under `mixed_float16`, so a subclass cannot replace
+it. Around any other optimizer its behaviour is unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ _Overflowed = Callable[[Optimizer], None]
 
 
 def tell_of_overflows(wrapper_class: type, overflowed: _Overflowed) -> None:
-    """Have every LossScaleOptimizer around a wrapper ask all replicas and tell of overflows.
+    """Make every LossScaleOptimizer around a wrapper ask all replicas and report overflows.
 
     Args:
         wrapper_class: the class of the wrapper.
-        overflowed: called with a wrapper whose update was left out, where variables may change.
+        overflowed: called with a wrapper whose update was skipped; it may assign variables.
     """
     outer_class = keras.optimizers.LossScaleOptimizer
     check_finite = outer_class.check_finite

@@ -1,4 +1,4 @@
-"""What a `keras.optimizers.MultiOptimizer` consists of."""
+"""The members of a `keras.optimizers.MultiOptimizer`."""
 
 import keras
 
@@ -12,13 +12,13 @@ def is_multi_optimizer(optimizer: Optimizer) -> bool:
 
 
 def members_of(optimizer: Optimizer) -> list[Optimizer]:
-    """Return the members of a MultiOptimizer that are known by now; of others, none.
+    """Return the known members of a MultiOptimizer, or none for another optimizer.
 
-    One that chooses members by a function knows them once it is built.
+    A MultiOptimizer that chooses members by a function knows them once it is built.
     """
     return list(optimizer.optimizers) if is_multi_optimizer(optimizer) else []
 
 
 def built_members(optimizer: Optimizer) -> list[Optimizer]:
-    """Return the members that update a variable."""
+    """Return the members with a variable to update."""
     return [member for member in members_of(optimizer) if member.built]

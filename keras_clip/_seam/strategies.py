@@ -1,14 +1,14 @@
-"""Ways of distributing training under which a clip would come out wrong are refused."""
+"""Raise under strategies for which a clip would be wrong."""
 
 from keras_clip._seam import backend
 
 
 def check_strategy(keeps_state: bool) -> None:
-    """Raise where workers do not wait for each other and a limit needs them to.
+    """Raise if workers do not wait for each other and a limit depends on it.
 
     Args:
-        keeps_state: whether clipping reads what earlier updates have written, or the weights
-            before and after an update.
+        keeps_state: whether clipping reads state of earlier updates, or the weights before and
+            after an update.
 
     Raises:
         ValueError: it does, and the current `tf.distribute` strategy is asynchronous.
@@ -17,9 +17,9 @@ def check_strategy(keeps_state: bool) -> None:
     if keeps_state and strategy is not None:
         raise ValueError(
             f"ClippedOptimizer was built under {strategy}, whose workers update one by one without "
-            "waiting for each other. What clipping keeps between updates would be written by two "
-            "at once and be wrong from then on, without a sign of it. Accepted here are clippers "
-            "without state, such as ClipByGlobalNorm, without skip_above and max_update_ratio and "
-            "with nonfinite='propagate'; or use MirroredStrategy or MultiWorkerMirroredStrategy, "
-            "under which everything works."
+            "waiting for each other. Two workers could write the state of a clip, or the weights "
+            "that a limit compares, at once. Use a clipper without state, such as "
+            "ClipByGlobalNorm, nonfinite='propagate', and neither skip_above nor "
+            "max_update_ratio; or use MirroredStrategy or MultiWorkerMirroredStrategy, under "
+            "which all options work."
         )

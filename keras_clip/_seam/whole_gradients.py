@@ -1,9 +1,9 @@
-"""An optimizer's own `apply`, for gradients that are the whole batch's already.
+"""An optimizer's own `apply`, for gradients of the whole batch.
 
 Keras's `apply` divides by the loss scale, accumulates and sums over replicas. A clip comes after
-all three. So a second instance of the optimizer shares the state of the first and leaves them out.
-Everything else is the optimizer's own: weight decay, update rule, moving averages, constraints and
-the counter. The first instance is not changed, and works by itself at any time.
+all three. A second instance of the optimizer therefore shares the state of the first and skips
+these steps. Everything else is the optimizer's own: weight decay, update rule, moving averages,
+constraints and the counter. The first instance is unchanged and works alone at any time.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ def has_own_apply(optimizer: Optimizer) -> bool:
 
 
 def for_whole_gradients(cls: type) -> type:
-    """Return a subclass of an optimizer's class that takes gradients as they are."""
+    """Return a subclass of an optimizer's class for unscaled, accumulated, summed gradients."""
 
     class TakesWholeGradients(cls):  # type: ignore[misc]
-        # A slot, as the state is the optimizer's own.
+        # A slot, because `__dict__` is the optimizer's own.
         __slots__ = ("_update_with",)
 
         @property
@@ -40,7 +40,7 @@ def for_whole_gradients(cls: type) -> type:
 
         @property
         def iterations(self) -> Any:
-            # Bias corrections count updates, also where gradients are accumulated.
+            # Bias corrections count updates, not micro-batches.
             steps = vars(self).get("gradient_accumulation_steps")
             return ops.floor_divide(self._iterations, steps) if steps else self._iterations
 
@@ -59,15 +59,15 @@ def for_whole_gradients(cls: type) -> type:
 
 
 def for_micro_batches(cls: type) -> type:
-    """Return a subclass of `for_whole_gradients(cls)` for batches that do not update.
+    """Return a subclass of `for_whole_gradients(cls)` for micro-batches without an update.
 
-    On these Keras moves the averages, applies the constraints and counts, no more.
+    For these, Keras only moves the averages, applies the constraints and counts.
     """
 
     class CountsOnly(cls):  # type: ignore[misc]
         __slots__ = ()
 
-        # An `apply` of the optimizer's own belongs to updates.
+        # The optimizer's own `apply` is for updates only.
         apply = keras.optimizers.Optimizer.apply
 
         def _apply_weight_decay(self, variables: Any) -> None:

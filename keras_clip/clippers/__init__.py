@@ -1,4 +1,4 @@
-"""How to clip: one class a file."""
+"""The clippers, one in each file."""
 
 from keras_clip.clippers.ada_gc import AdaGC
 from keras_clip.clippers.adaptive_gradient_clipping import AdaptiveGradientClipping

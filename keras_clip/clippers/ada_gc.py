@@ -1,4 +1,4 @@
-"""Clipping of each variable's gradient by a moving average of its own norms."""
+"""Clip each variable's gradient by a moving average of its norms."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,31 +20,31 @@ from keras_clip.types import Tensor, ThresholdValue, Variable
 
 @keras.saving.register_keras_serializable(package="keras_clip")
 class AdaGC(Clipper):
-    """Clip each gradient by itself, near a moving average of its own clipped norms.
+    """Clip each gradient by itself, near a moving average of its clipped norms.
 
     `clipped_i = g_i * limit_i / (norm_i + eps)` if `norm_i > limit_i`, else `g_i`, where
     `limit_i = clip_ratio * gamma_i`; then
     `gamma_i' = beta * gamma_i + (1 - beta) * min(norm_i, limit_i)`.
 
-    Warm-up: in the first `start_clip_steps` updates all gradients are scaled by
-    `min(1, max_norm / (global_norm + eps))`, and `gamma_i` is the smallest norm that comes
-    out. A variable that has had no gradient but zeros by then starts with
-    `gamma_i = norm_i` at its first one that is not zero.
+    Warm-up: the first `start_clip_steps` updates scale all gradients by
+    `min(1, max_norm / (global_norm + eps))`, and `gamma_i` is the smallest norm after that. If
+    all gradients of a variable were zero until then, it starts with `gamma_i = norm_i` at its
+    first gradient that is not zero.
 
-    Experimental: the paper is young and the rule has sharp edges. `gamma_i` grows by a factor
-    of at most `1 + (1 - beta) * (clip_ratio - 1)` per update, 1.0004 with the defaults, so
-    that with ordinary noise most updates are clipped, and it starts from the smallest norm of
-    the warm-up. Gradients whose norm is not far above `eps` are shrunk by it. The direction
-    of the joint gradient changes.
+    Experimental: the paper is young, and the rule has sharp edges. `gamma_i` starts from the
+    smallest norm of the warm-up, and grows per update by a factor of at most
+    `1 + (1 - beta) * (clip_ratio - 1)`, 1.0004 with the defaults. With ordinary noise, most
+    updates are therefore clipped. `eps` shrinks gradients whose norm is not far above it. The
+    direction of the joint gradient changes.
 
     Args:
-        clip_ratio: at least 0, how far above `gamma_i` a norm may be, as a factor: a number,
-            a `LearningRateSchedule` or a callable of the step. Defaults to 1.04. A number can
-            be reassigned at any time.
-        beta: float from 0 to 1, the share of the old in `gamma_i` at each update. Defaults to
+        clip_ratio: at least 0, the largest accepted ratio of a norm to `gamma_i`: a number, a
+            `LearningRateSchedule` or a callable of the step. Defaults to 1.04. You can assign a
+            number at any time.
+        beta: float from 0 to 1, the weight of the old `gamma_i` at each update. Defaults to
             0.99.
-        eps: float, at least 0, in units of the gradients' norm, added to norms that gradients
-            are divided by. Defaults to 1e-6.
+        eps: float, at least 0, in units of the gradients' norm, added to norms before the
+            division. Defaults to 1e-6.
         start_clip_steps: int, number of updates of the warm-up, at least 0. Defaults to 100.
         max_norm: at least 0, in units of the gradients' norm, the limit of the global norm
             in the warm-up: as `clip_ratio`. Defaults to 1.0.
@@ -55,12 +55,12 @@ class AdaGC(Clipper):
 
     Reference:
         Wang et al. 2025, "AdaGC: Improving training stability for large language model
-        pretraining", arXiv 2502.11034, and the authors' patch of Megatron, whose arguments
-        these are. Deviations: a gradient that is zero, or is clipped to zero, does not enter
-        `gamma_i`, where there a single one in the warm-up makes it zero for ever and with it
-        every later gradient of the variable; an infinite or NaN gradient anywhere leaves all
-        `gamma_i` as they are; a variable without a gradient in a step keeps its `gamma_i`.
-        The authors' GlobalAdaGC, one gamma for the global norm, is not offered.
+        pretraining", arXiv 2502.11034, and the authors' patch of Megatron, which has these
+        arguments. Deviations: a gradient that is zero, or is clipped to zero, does not enter
+        `gamma_i`. In the authors' code, a zero in the warm-up makes `gamma_i` and every later
+        gradient of the variable zero. An infinite or NaN gradient leaves all `gamma_i`
+        unchanged. A variable without a gradient in a step keeps its `gamma_i`. The authors'
+        GlobalAdaGC, one gamma for the global norm, is not included.
 
     Example:
         >>> import keras, keras_clip
@@ -94,7 +94,7 @@ class AdaGC(Clipper):
         self.count = self.add_variable((), dtype="int32", name="count")
 
     def clip(self, update: Update) -> Clipped:
-        """Scale each gradient to its limit, and move the gammas of those that have one."""
+        """Scale each gradient to its limit, and update the gammas of these variables."""
         if not update.gradients:
             return Clipped([])
         places = self._places_of(update.variables)
@@ -108,7 +108,7 @@ class AdaGC(Clipper):
         return update.scaled_each_to_norm(backend.where(is_warming_up, first, later))
 
     def _in_warm_up(self, norms: Tensor, gamma: Tensor, update: Update) -> tuple[Tensor, Tensor]:
-        """Return the norms to scale to, and the gammas that follow."""
+        """Return the norms to scale to, and the new gammas."""
         max_norm = ops.cast(update.evaluate(self.max_norm), self.dtype)
         norm = ops.cast(update.global_norm, self.dtype) + self.eps
         is_above = norm > max_norm
@@ -120,7 +120,7 @@ class AdaGC(Clipper):
         return targets, backend.where(is_smallest, targets, gamma)
 
     def _shares(self, norms: Tensor, norm: Tensor) -> Tensor:
-        """Return `norms / norm`, by smaller numbers where the type does not hold the norm."""
+        """Return `norms / norm`, also for a norm above the range."""
         shrunk = norms * floating_point.shrinkage(norm)
         in_range = floating_point.is_in_range(norm)
         divisor = backend.where(in_range, norm, norm_of_tensors([shrunk]))
@@ -142,7 +142,7 @@ class AdaGC(Clipper):
         return targets, backend.where(entering > 0, moved, gamma)
 
     def _places_of(self, variables: Sequence[Variable]) -> Tensor | None:
-        """Return which of the gammas are theirs, or None for all of them, in order."""
+        """Return the positions of the variables' gammas, or None for all gammas in order."""
         numbers = [self._places[id(variable)] for variable in variables]
         if numbers == list(range(len(self._places))):
             return None
@@ -154,7 +154,7 @@ class AdaGC(Clipper):
         self.gamma.assign(gamma)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments, thresholds as they stand now."""
+        """Return the arguments, with the current thresholds."""
         return {
             **super().get_config(),
             "beta": self.beta,

@@ -1,4 +1,4 @@
-"""Clipping each unit by the norm of its weights."""
+"""Clip each unit by the norm of its weights."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,44 +23,44 @@ class AdaptiveGradientClipping(Clipper):
 
     `clipped_u = g_u * min(1, clipping * max(norm(w_u), eps) / max(norm(g_u), 1e-6))`
 
-    where the unit u is what one output of a layer is computed with: a column of Dense, a
-    filter of a convolution, a row of an embedding, one output of one head of attention. A
-    bias and the gain of a normalization are one unit each. A unit at or below its limit
-    passes bit for bit. A NaN stays in its unit.
+    where the unit `u` is the set of weights of one output: a column of Dense, a filter of a
+    convolution, a row of an embedding, one output of one head of attention. A bias and the gain
+    of a normalization are one unit each. A unit at or below its limit passes bit for bit. A NaN
+    stays in its unit.
 
-    Pass `layers=model`, so that each layer of Keras tells the units of its variables. Without
-    it, the names of variables tell those of many layers; the others go by the rule of optax,
+    Pass `layers=model`, so that each Keras layer tells the units of its variables. Without it,
+    the names of variables tell the units for many layers. All others follow the rule of optax,
     and a warning names them.
 
-    `unit_axes` tells, once the optimizer is built, the axes that the norms of each variable
-    are taken over, by path; variables in `exclude` are not in it.
+    Once the optimizer is built, `unit_axes` holds the axes of the units of each variable, by
+    path, without the variables in `exclude`.
 
     Args:
         clipping: fraction, at least 0: a number, a `LearningRateSchedule` or a callable of
-            the step. Defaults to 0.01. 0 makes every gradient zero; `float("inf")` leaves all
-            as they are. A number can be reassigned at any time.
-        eps: float, the norm that weights count as at least, at least 0. Defaults to 1e-3.
-            Weights that start at zero can move by `clipping * eps` only; with 0 never.
-        layers: the model that is trained, a layer, or a list of them. They are asked when the
-            optimizer is built; the config keeps the answers, not the layers. Defaults to None.
-        axes: dict of path patterns to an int or a tuple of int, the axes that a unit extends
-            over, instead of those of its layer; `()` makes each entry a unit. A pattern is the
-            path itself or a regular expression for all of it. Defaults to None.
+            the step. Defaults to 0.01. 0 makes every gradient zero; `float("inf")` changes
+            nothing. You can assign a number at any time.
+        eps: float, at least 0, the smallest norm of weights that is used. Defaults to 1e-3.
+            Weights that start at zero can change by `clipping * eps` only, and with 0 never.
+        layers: the trained model, a layer, or a list of them. They are read when the optimizer
+            is built, and the config keeps the units, not the layers. Defaults to None.
+        axes: dict of path patterns to an int or a tuple of int, the axes of a unit, in place of
+            those of its layer; `()` makes each entry a unit. A pattern is the path itself or a
+            regular expression for the whole path. Defaults to None.
         exclude: pattern, or list of patterns, of variables to leave unclipped. The authors
-            leave out the layer that classifies. Defaults to none.
+            exclude the classification layer. Defaults to none.
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: `clipping` or `eps` is negative or NaN, or a pattern is no regular
+        ValueError: `clipping` or `eps` is negative or NaN, or a pattern is not a regular
             expression. When the optimizer is built: several of `axes` match one variable, an
             axis is out of range, or `layers` has none of the variables. At the first step: a
             pattern matches no variable; the message lists the paths.
 
     Reference:
         Brock, De, Smith, Simonyan 2021, arXiv 2102.06171; `optax.adaptive_grad_clip`, which
-        goes by the shape alone. Units agree for Dense and Conv2D. They differ for many other
-        layers: optax takes columns of an embedding, this class takes rows. From rank 6 on,
-        which optax refuses, its rule takes all axes but the last.
+        looks only at the shape. Units agree for Dense and Conv2D. They differ for many other
+        layers: optax uses columns of an embedding, this class uses rows. optax refuses ranks
+        above 5; here its rule then uses all axes but the last.
 
     Example:
         >>> import keras, keras_clip
@@ -99,7 +99,7 @@ class AdaptiveGradientClipping(Clipper):
         self._axes_by_id: dict[int, Axes | None] = {}
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Find out how each variable is laid out."""
+        """Find the axes of the units of each variable."""
         self._overrides.build(variables)
         self._excluded.build(variables)
         self.unit_axes = {}
@@ -138,7 +138,7 @@ class AdaptiveGradientClipping(Clipper):
         return clipped
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments, `clipping` as it stands now."""
+        """Return the arguments, with the current `clipping`."""
         return {
             **super().get_config(),
             "eps": self.eps,
@@ -154,7 +154,8 @@ def _warn_of_guesses(guessed: Mapping[str, Axes]) -> None:
         f"AdaptiveGradientClipping does not know the units of {len(guessed)} variables, as their "
         f"names do not tell which layers they belong to. It takes the axes that optax takes for "
         f"their shapes: {dict(guessed)}. Pass AdaptiveGradientClipping(layers=model) to go by the "
-        f"layers. For a layer that is not one of Keras, pass axes={{{path!r}: {axes!r}}}, say.",
+        "layers. For a layer that is not one of Keras, pass axes, such as "
+        f"axes={{{path!r}: {axes!r}}}.",
         stacklevel=2,
     )
 
@@ -192,7 +193,7 @@ def _check_exclude(exclude: Any) -> list[str]:
 
 
 def _normalized(axes: Axes, rank: int, pattern: str, path: str) -> Axes:
-    """Axes counted from the front, in order."""
+    """Return the axes counted from the front, in order."""
     in_range = all(-rank <= axis < rank for axis in axes)
     distinct = sorted({axis % rank for axis in axes}) if in_range and axes else []
     if not in_range or len(distinct) != len(axes):

@@ -1,4 +1,4 @@
-"""Clipping by a percentile of the norms seen so far."""
+"""Clip by a percentile of past norms."""
 
 import math
 from collections.abc import Sequence
@@ -24,32 +24,33 @@ class AutoClip(Clipper):
     `clipped_i = g_i * min(1, threshold / global_norm(g))`, where
     `threshold = percentile(the last history_size norms before clipping, this one included)`
 
-    There is no warm-up: the first update passes as it is, for its norm is the whole history.
-    With a low percentile most updates are clipped, about 90 % of them at 10, so that steps
-    have nearly one length. A history may hold zeros: a threshold of 0 makes gradients zero
-    until enough larger norms have been seen, which `percentile=0` sees only once the zero has
-    left the history. The latest threshold is in the variable `threshold`, 0 before the first.
+    There is no warm-up: the first update passes unchanged, because its norm is the whole
+    history. A low percentile clips most updates, about 90 % of them at 10, and steps then have
+    nearly one length. A history may hold zeros. A threshold of 0 makes gradients zero until
+    enough larger norms have been seen; with `percentile=0`, until the zero has left the history.
+    The variable `threshold` holds the latest threshold, 0 before the first update.
 
     Args:
-        percentile: from 0 to 100, the percentage of the norms that lies below the threshold,
-            interpolated linearly between two norms: a number, a `LearningRateSchedule` or a
-            callable of the step. Defaults to 10.0. 100 never clips, 0 clips to the smallest
-            norm in the history. A function's values beyond 0 or 100 count as these. A number
-            can be reassigned at any time.
-        history_size: int, number of norms remembered, at least 1. Defaults to 10000. Takes
-            two floats of memory each.
+        percentile: from 0 to 100, the percentage of norms below the threshold, interpolated
+            linearly between two norms: a number, a `LearningRateSchedule` or a callable of the
+            step. Defaults to 10.0. 100 never clips, 0 clips to the smallest norm in the
+            history. A function's values beyond 0 or 100 count as these. You can assign a number
+            at any time.
+        history_size: int, number of norms in the history, at least 1. Defaults to 10000. Each
+            takes two floats of memory.
 
     Raises:
-        TypeError: `percentile` is no number, schedule or callable, or `history_size` no int.
-        ValueError: `percentile` is not from 0 to 100, or `history_size` below 1.
+        TypeError: `percentile` is not a number, schedule or callable, or `history_size` is not
+            an int.
+        ValueError: `percentile` is not from 0 to 100, or `history_size` is below 1.
 
     Reference:
         Seetharaman, Wichern, Pardo, Le Roux 2020, "AutoClip: Adaptive gradient clipping for
-        source separation networks", arXiv 2007.14469, and its code for torch. There the
-        history has no end, and the scale is `threshold / (norm + 1e-6)`; here an update at
-        its threshold passes bit for bit. There an infinite or NaN norm enters the history;
-        here it does not. The authors' TensorFlow code differs from their paper (nearest rank,
-        and each gradient clipped by itself) and is not what this class does.
+        source separation networks", arXiv 2007.14469, and its code for torch. Deviations: the
+        history is finite; the scale is `threshold / norm`, without the authors' 1e-6, so an
+        update at its threshold passes bit for bit; an infinite or NaN norm does not enter the
+        history. The authors' TensorFlow code differs from their paper (nearest rank, and each
+        gradient clipped by itself); this class follows the paper.
 
     Example:
         >>> import keras, keras_clip
@@ -65,7 +66,7 @@ class AutoClip(Clipper):
         self.history_size = check_count("history_size", history_size, minimum=1)
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Create the history, in order of arrival and sorted, and the number of norms it holds."""
+        """Create the history, in order of arrival and sorted, and the number of its norms."""
         del variables
         shape = (self.history_size,)
         self.norms = self.add_variable(shape, initializer=sorted_window.empty, name="norms")
@@ -76,10 +77,10 @@ class AutoClip(Clipper):
         self.threshold = self.add_variable((), name="threshold")
 
     def clip(self, update: Update) -> Clipped:
-        """Add the norm to the history and scale to the percentile of it."""
+        """Add the norm to the history and scale to the percentile of the history."""
         before = self._percentile_of_history(update)
         self._remember(ops.cast(update.global_norm, self.dtype))
-        # A norm that is not remembered, as it is NaN, say, is clipped by those that are.
+        # A NaN or overflowed norm does not enter the history, so the earlier threshold applies.
         threshold = self._percentile_of_history(update)
         threshold = backend.where(update.norm_is_in_range, threshold, before)
         self.threshold.assign(threshold)
@@ -100,11 +101,11 @@ class AutoClip(Clipper):
         return sorted_window.percentile(self.sorted_norms.value, held, percent)
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
-        """Return the norm, and the percentile of the norms before it, +inf if there are none."""
+        """Return the norm, and the percentile of earlier norms, infinite without any."""
         threshold = self._percentile_of_history(update)
         none_yet = ops.zeros_like(threshold) + math.inf
         return update.global_norm, backend.where(self.count.value > 0, threshold, none_yet)
 
     def get_config(self) -> dict[str, Any]:
-        """Return `percentile` as it stands now, and `history_size`."""
+        """Return the current `percentile`, and `history_size`."""
         return {**super().get_config(), "history_size": self.history_size}

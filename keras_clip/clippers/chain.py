@@ -14,7 +14,7 @@ from keras_clip.types import Tensor, Variable
 
 @keras.saving.register_keras_serializable(package="keras_clip")
 class Chain(Clipper):
-    """Apply each clipper to what the one before it returned.
+    """Apply each clipper to the result of the one before it.
 
     `clipped = clip_n(... clip_2(clip_1(g)))`
 
@@ -25,8 +25,8 @@ class Chain(Clipper):
         clippers: list or tuple of at least one clipper, each an instance, a name or a config.
 
     Raises:
-        TypeError: `clippers` is no list, or holds what is no clipper.
-        ValueError: it is empty, or holds one clipper twice.
+        TypeError: `clippers` is not a list, or an item is not a clipper.
+        ValueError: `clippers` is empty, or holds one clipper twice.
 
     Example:
         >>> import keras_clip
@@ -48,16 +48,16 @@ class Chain(Clipper):
 
     @property
     def members(self) -> Sequence[Clipper]:
-        """The clippers, in the order in which they are applied."""
+        """The clippers, in their order."""
         return self._members
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Build each."""
+        """Build each clipper."""
         for index, member in enumerate(self._members):
             self.build_member(member, f"chain_{index}", variables)
 
     def clip(self, update: Update) -> Clipped:
-        """Apply one after another; the last member's threshold is shown."""
+        """Apply the clippers one after another; the record shows the threshold of the last."""
         for member in self._members:
             clipped = as_clipped(member.clip(update))
             update = update.with_gradients(list(clipped.gradients))
@@ -65,11 +65,11 @@ class Chain(Clipper):
 
     @property
     def has_running_threshold(self) -> bool:
-        """Whether the first member has one."""
+        """Whether the first clipper has a running threshold."""
         return self._members[0].has_running_threshold
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
-        """Return the first member's, which alone sees the gradients of the update."""
+        """Return that of the first clipper, which alone sees the unclipped gradients."""
         return self._members[0].running_threshold(update)
 
     def get_config(self) -> dict[str, Any]:
@@ -78,5 +78,5 @@ class Chain(Clipper):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make the chain that `get_config` described."""
+        """Return the chain that `get_config` described."""
         return cls([deserialize(c) for c in config["clippers"]])

@@ -1,4 +1,4 @@
-"""Clipping each variable's gradient by its root mean square."""
+"""Clip each variable's gradient by its root mean square."""
 
 import math
 
@@ -20,15 +20,15 @@ class ClipByBlockRMS(Clipper):
 
     `clipped_i = g_i / max(1, rms(g_i) / threshold)`, `rms(g) = sqrt(mean(g ** 2))`
 
-    Made for updates that are normalised already, as Adafactor's, whose d it is. Gradients of
-    a loss rarely have a root mean square near 1: choose a small threshold for them.
+    The rule is made for normalised updates such as Adafactor's, where `threshold` is called d.
+    Gradients of a loss rarely have a root mean square near 1: choose a small threshold for them.
 
     Args:
         threshold: in units of one entry of a gradient, at least 0: a number, a
             `LearningRateSchedule` or a callable of the step. Defaults to 1.0.
 
     Raises:
-        TypeError: `threshold` is no number, schedule or callable.
+        TypeError: `threshold` is not a number, schedule or callable.
         ValueError: `threshold` is negative or NaN.
 
     Reference:
@@ -50,7 +50,7 @@ class ClipByBlockRMS(Clipper):
         self.threshold = threshold
 
     def clip(self, update: Update) -> Clipped:
-        """Clip by the norm that a gradient of this root mean square has."""
+        """Clip to the norm of a gradient with this root mean square."""
         return update.scaled_each_to_norm(self._limits(update))
 
     def _limits(self, update: Update) -> Tensor:

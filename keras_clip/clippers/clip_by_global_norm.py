@@ -1,4 +1,4 @@
-"""Clipping by the norm of all gradients together."""
+"""Clip by the norm of all gradients together."""
 
 from typing import Any, Self
 
@@ -29,20 +29,21 @@ class ClipByGlobalNorm(Clipper):
         max_norm: threshold in units of the gradients' norm, at least 0: a number, a
             `LearningRateSchedule` or a callable of the step (the number of updates applied
             so far). Defaults to 1.0. 0 makes every gradient zero; `float("inf")` observes:
-            the norm is reported and gradients pass untouched. A function of the step that
-            returns a negative value counts as 0. A number can be reassigned at any time.
+            the norm is reported and gradients pass untouched. A negative value of a function
+            counts as 0. You can assign a number at any time.
         norm_type: float, the p of the p-norm, `(sum |x| ** p) ** (1 / p)` over all entries,
             at least 1; `float("inf")` is the largest entry. Defaults to 2, the Euclidean norm.
-            The optimizer's `grad_norm` is the Euclidean one whatever is limited.
+            The optimizer's `grad_norm` is always the Euclidean norm.
 
     Raises:
-        TypeError: `max_norm` is no number, schedule or callable, or `norm_type` no number.
-        ValueError: `max_norm` is negative or NaN, or `norm_type` below 1.
+        TypeError: `max_norm` is not a number, schedule or callable, or `norm_type` is not a
+            number.
+        ValueError: `max_norm` is negative or NaN, or `norm_type` is below 1.
 
     Reference:
         Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063; see `keras_clip.clip_by_global_norm`
-        for how the arithmetic differs from TensorFlow's and torch's. `norm_type` is that of
-        torch's `clip_grad_norm_`, which also takes p below 1, where there is no norm.
+        for the differences to TensorFlow's and torch's arithmetic. `norm_type` is that of torch's
+        `clip_grad_norm_`, which also accepts p below 1, which is not a norm.
 
     Example:
         >>> import keras, keras_clip
@@ -61,7 +62,7 @@ class ClipByGlobalNorm(Clipper):
         )
 
     def clip(self, update: Update) -> Clipped:
-        """Scale by `max_norm / norm` where the norm is above the threshold."""
+        """Scale by `max_norm / norm` if the norm is above the threshold."""
         return update.scaled_to_norm(update.evaluate(self.max_norm), self.norm_type)
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
@@ -69,11 +70,11 @@ class ClipByGlobalNorm(Clipper):
         return update.p_norm(self.norm_type), update.evaluate(self.max_norm)
 
     def get_config(self) -> dict[str, Any]:
-        """Return `max_norm` as it stands now, and `norm_type`."""
+        """Return the current `max_norm`, and `norm_type`."""
         return {**super().get_config(), "norm_type": number_to_config(self.norm_type)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make the clipper that `get_config` described."""
+        """Return the clipper that `get_config` described."""
         norm_type = threshold_from_config(config.get("norm_type", 2.0))
         return super().from_config({**config, "norm_type": norm_type})

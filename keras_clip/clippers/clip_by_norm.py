@@ -1,4 +1,4 @@
-"""Clipping each variable's gradient by its own norm."""
+"""Clip each variable's gradient by its own norm."""
 
 import keras
 
@@ -23,13 +23,13 @@ class ClipByNorm(Clipper):
             `LearningRateSchedule` or a callable of the step. Defaults to 1.0.
 
     Raises:
-        TypeError: `max_norm` is no number, schedule or callable.
+        TypeError: `max_norm` is not a number, schedule or callable.
         ValueError: `max_norm` is negative or NaN.
 
     Reference:
-        `tf.clip_by_norm` and `clipnorm` of Keras's optimizers, from which it differs in being
-        exact at or below the threshold, in half precision, and for repeated rows of
-        `tf.IndexedSlices`, which count as their sum.
+        `tf.clip_by_norm` and `clipnorm` of Keras's optimizers. Deviations: it is exact at or
+        below the threshold and in half precision, and repeated rows of `tf.IndexedSlices` count
+        as their sum.
 
     Example:
         >>> import keras_clip
@@ -44,6 +44,6 @@ class ClipByNorm(Clipper):
         self.max_norm = max_norm
 
     def clip(self, update: Update) -> Clipped:
-        """Scale each by `max_norm / norm` where its norm is above the threshold."""
+        """Scale each gradient by `max_norm / norm` if its norm is above the threshold."""
         limit = update.evaluate(self.max_norm)
         return update.scaled_each_to_norm(limit)

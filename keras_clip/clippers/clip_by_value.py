@@ -1,4 +1,4 @@
-"""Clipping every entry of every gradient."""
+"""Clip every entry of every gradient."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -30,22 +30,22 @@ class ClipByValue(Clipper):
     `clipped = min(max(g, low), high)`
 
     Changes the direction of the gradient. Infinities become the bounds, NaN stays NaN. Complex
-    numbers have no order: their variables are refused.
+    variables are an error, because complex numbers have no order.
 
     Args:
         max_value: in units of one entry of a gradient: a number of at least 0, a
             `LearningRateSchedule` or a callable of the step; or a pair `(low, high)` of these,
-            where numbers may have any sign. Defaults to 1.0. `low` and `high` can be
-            reassigned, as can `max_value` if it was given as one.
+            where numbers may have any sign. Defaults to 1.0. During training, assign `max_value`,
+            or `low` and `high` of a pair.
 
     Raises:
-        TypeError: `max_value` is nothing of this.
-        ValueError: `max_value` is negative or NaN, or `low` above `high`; when the optimizer is
-            built, a variable is complex. The message lists the paths.
+        TypeError: `max_value` is of another type.
+        ValueError: `max_value` is negative or NaN, or `low` is above `high`. When the optimizer
+            is built: a variable is complex; the message lists the paths.
 
     Reference:
         `tf.clip_by_value`, `optax.clip`, torch's `clip_grad_value_`. Repeated rows of
-        `tf.IndexedSlices` count as their sum: each is scaled so that the sum is within bounds.
+        `tf.IndexedSlices` count as their sum: each row is scaled, so that the sum is in bounds.
 
     Example:
         >>> import keras_clip
@@ -66,7 +66,7 @@ class ClipByValue(Clipper):
 
     @property
     def max_value(self) -> Any:
-        """What it was given: the bound on both sides, or the pair of bounds."""
+        """The bound on both sides, or the pair of bounds."""
         return self.high if self.low is None else (self.low, self.high)
 
     @max_value.setter
@@ -79,12 +79,12 @@ class ClipByValue(Clipper):
         self.high = _checked_single(value)
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Refuse complex variables."""
+        """Raise if a variable is complex."""
         found = [path_of(v) for v in variables if floating_point.is_complex(v)]
         if found:
             raise ValueError(
                 "ClipByValue compares entries with its bounds, and complex numbers have no order. "
-                f"Complex are the variables {found}. Clip by norm instead, or give them another "
+                f"These variables are complex: {found}. Clip by norm instead, or give them another "
                 "clipper in a ClipperMap."
             )
 
@@ -95,14 +95,14 @@ class ClipByValue(Clipper):
         return [_limited(gradient, low, high) for gradient in update.gradients]
 
     def get_config(self) -> dict[str, Any]:
-        """Return `max_value`, a pair as a list."""
+        """Return `max_value`, with a pair as a list."""
         held = held_thresholds(self)
         low, high = held["low"].get_config(), held["high"].get_config()
         return {"max_value": high if low is None else [low, high]}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make the clipper that `get_config` described."""
+        """Return the clipper that `get_config` described."""
         value = config["max_value"]
         if isinstance(value, list | tuple):
             low, high = (threshold_from_config(bound) for bound in value)
@@ -134,9 +134,9 @@ def _limited(gradient: Gradient, low: Tensor, high: Tensor) -> Gradient:
 
 
 def _share(values: Tensor, totals: Tensor, limited: Tensor) -> Tensor:
-    """Return what each of several rows contributes to the limited sum."""
+    """Return the share of each of several rows in the limited sum."""
     one = ops.ones_like(totals)
-    # A sum of 0 that bounds above 0 would raise has no shares to scale; it stays.
+    # A sum of 0 has no shares to scale, so it stays, even if both bounds are above 0.
     factor = ops.where(totals == 0, one, limited / ops.where(totals == 0, one, totals))
     scaled = ops.cast(ops.cast(values, totals.dtype) * factor, values.dtype)
     alone = ops.cast(values, totals.dtype) == totals
@@ -145,7 +145,7 @@ def _share(values: Tensor, totals: Tensor, limited: Tensor) -> Tensor:
 
 
 def _clamp(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    # Compared in the wider of both dtypes: a bound of 1e-8 is 0 in half precision.
+    # Compare in the wider of both dtypes: a bound of 1e-8 is 0 in half precision.
     wide = keras.backend.result_type(values.dtype, low.dtype)
     compared = ops.cast(values, wide)
     low, high = ops.cast(low, wide), ops.cast(high, wide)

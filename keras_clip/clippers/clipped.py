@@ -1,4 +1,4 @@
-"""The result of a clip, with what the record shows of it."""
+"""The result of a clip, with its threshold and norm for the record."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from keras_clip.types import Gradient, Tensor
 
 @dataclass(frozen=True, eq=False)
 class Clipped:
-    """Gradients after a clip, and what the record shows of the clip.
+    """Gradients after a clip, with the threshold and the norm for the record.
 
-    `Clipper.clip` may return it in place of a list. A list shows no threshold, and its norm is
-    measured. Nothing is measured if no record is kept.
+    `Clipper.clip` may return it in place of a list. For a list, the record has no threshold, and
+    the norm is measured. If no record is kept, nothing is measured.
 
     Args:
         gradients: list or tuple of tensors, in the order of `update.gradients`.
@@ -21,12 +21,12 @@ class Clipped:
         norm: scalar tensor, the global norm of `gradients`, or a function without arguments
             that returns it; called only if a record is kept. Defaults to None: measured.
         norm_before: scalar tensor, the global norm before the clip, if one factor scaled the
-            gradients to `threshold`. Then the norm is `min(norm_before, threshold)`, and is
-            not measured. Defaults to None.
+            gradients to `threshold`. The norm is then `min(norm_before, threshold)`, and is not
+            measured. Defaults to None.
 
     Raises:
-        TypeError: `gradients` is no list or tuple.
-        ValueError: there is a `norm_before` without a `threshold`, or with a `norm`.
+        TypeError: `gradients` is not a list or tuple.
+        ValueError: `norm_before` is given without a `threshold`, or with a `norm`.
 
     Example:
         >>> import keras, keras_clip
@@ -69,5 +69,5 @@ class Clipped:
 
 
 def as_clipped(result: list[Gradient] | Clipped) -> Clipped:
-    """Return what `Clipper.clip` returned, a list as a `Clipped` without more."""
+    """Return the result of `Clipper.clip` as a `Clipped`."""
     return result if isinstance(result, Clipped) else Clipped(result)

@@ -15,11 +15,11 @@ from keras_clip.types import Gradient, Tensor, Variable
 
 
 class Clipper(abc.ABC):
-    """Base class of everything that `ClippedOptimizer` takes as its `clipper`.
+    """Base class of all clippers of `ClippedOptimizer`.
 
-    A subclass implements `clip`, creates the state it needs in `build`, and returns its
-    constructor arguments from `get_config`. Arguments declared as `Threshold` are in the
-    config already. A clipper belongs to one optimizer.
+    A subclass implements `clip`, creates its state in `build`, and returns its constructor
+    arguments from `get_config`. Arguments declared as `Threshold` are already in the config. A
+    clipper belongs to one optimizer.
 
     Raises:
         ValueError: it is given to a second optimizer.
@@ -33,11 +33,11 @@ class Clipper(abc.ABC):
         >>> optimizer = keras_clip.ClippedOptimizer("sgd", clipper=SignOnly())
     """
 
-    # Said by each class for itself, as one derived from it may look at the gradients later on.
+    # Not inherited: a subclass may read the gradients after scaling them.
     _is_done_with_gradients = False
 
-    # Whether `clip` asks for the norms of single gradients at every update. One derived from it may
-    # inherit this: to be wrong takes time, no more.
+    # Whether `clip` uses the norms of single gradients at every update. Inherited: a wrong value is
+    # slow, never incorrect.
     _needs_norms = False
 
     _owner: str | None = None
@@ -50,45 +50,45 @@ class Clipper(abc.ABC):
     def clip(self, update: Update) -> list[Gradient] | Clipped:
         """Return the gradients to use in place of `update.gradients`, in their order.
 
-        A list, or a `Clipped` that tells the record what was used.
+        Return a list, or a `Clipped` with the threshold and the norm for the record.
 
-        Called once for each update the optimizer applies; while a step is traced, once for
-        the trace. `update.variables` may be some of those given to `build`, in another order:
-        variables without a gradient are left out.
+        It is called once for each update, and once for a trace while a step is traced.
+        `update.variables` lacks the variables without a gradient, and may have another order
+        than in `build`.
 
-        It may assign the variables made in `build`. What it assigns is kept for applied
-        updates with a finite norm, and taken back for micro-batches of a gradient
-        accumulation, for skipped updates and for updates with a NaN or an infinity. It may
-        neither read a value on the host nor keep anything in Python attributes.
+        It may assign variables created in `build`. The assignments persist for applied updates
+        with a finite norm. They are undone for micro-batches of a gradient accumulation, for
+        skipped updates, and for updates with a NaN or an infinity. It must neither read a value
+        on the host nor keep anything in Python attributes.
         """
 
     def build(self, variables: Sequence[Variable]) -> None:  # noqa: B027 - most have no state
         """Create state with `self.add_variable`; called once, before the first update.
 
         Args:
-            variables: the trainable variables, in the order the optimizer was built with.
+            variables: the trainable variables, in the order of the optimizer's `build`.
         """
 
     @property
     def has_running_threshold(self) -> bool:
-        """Whether there is a `running_threshold` for `skip_above` to be a multiple of."""
+        """Whether there is a `running_threshold` that `skip_above` can multiply."""
         return type(self).running_threshold is not Clipper.running_threshold
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
-        """Return the norm that is limited, and the limit as it stands before this update.
+        """Return the limited norm, and its limit before this update, as scalar tensors.
 
-        Two scalar tensors. A clipper that limits no single norm does not implement it.
-        Infinity as a limit says that there is none yet.
+        A clipper that does not limit one single norm does not implement it. An infinite limit
+        means that there is no limit yet.
         """
         raise NotImplementedError(f"{type(self).__name__} limits no single norm.")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments, as JSON can hold them."""
+        """Return the constructor arguments, in JSON form."""
         return {name: held.get_config() for name, held in held_thresholds(self).items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make the clipper that `get_config` described."""
+        """Return the clipper that `get_config` described."""
         arguments = {
             name: threshold_from_config(value) if _is_threshold(cls, name) else value
             for name, value in config.items()
@@ -97,32 +97,32 @@ class Clipper(abc.ABC):
 
     @property
     def dtype(self) -> str:
-        """The dtype norms have in this model: float64 if it has float64 variables."""
+        """The dtype of norms in this model: float64 if it has float64 variables, else float32."""
         return self._dtype
 
     @property
     def needs_norms(self) -> bool:
-        """Whether `clip` asks for the norms of single gradients at every update."""
+        """Whether `clip` uses the norms of single gradients at every update."""
         return self._needs_norms
 
     @property
     def may_overwrite(self) -> bool:
-        """Whether nobody looks at the gradients again, once `clip` has scaled them."""
+        """Whether `clip` may scale gradients in place, because nothing reads them later."""
         return bool(vars(type(self)).get("_is_done_with_gradients", False))
 
     @property
     def members(self) -> Sequence["Clipper"]:
-        """The clippers this one is made of."""
+        """The clippers that this one is made of."""
         return ()
 
     @property
     def variables(self) -> list[Variable]:
-        """Thresholds and state, in order of creation, those of members after its own."""
+        """Thresholds and state in order of creation, followed by those of the members."""
         return [*self._variables, *(v for member in self.members for v in member.variables)]
 
     @property
     def state(self) -> list[Variable]:
-        """The variables that `clip` assigns: those made in `build`, not the thresholds."""
+        """The variables created in `build`, without the thresholds."""
         own = self._variables[self._number_of_thresholds :]
         return [*own, *(v for member in self.members for v in member.state)]
 
@@ -137,12 +137,12 @@ class Clipper(abc.ABC):
         """Create a variable that is saved, restored and replicated with the optimizer.
 
         Args:
-            shape: tuple of int, fixed for the clipper's life.
+            shape: tuple of int, which never changes.
             initializer: name or instance of a Keras initializer. Defaults to zeros.
-            dtype: Defaults to the one norms have: float64 if the model has float64
+            dtype: str. Defaults to the dtype of norms: float64 if the model has float64
                 variables, else float32.
-            name: state is saved by it. It differs from the names of the clipper's other
-                variables, and has no dot: a dot stands between a clipper and its members.
+            name: str, name of the state in a file, unique within the clipper. It has no dot,
+                because a dot separates a clipper from its members.
 
         Raises:
             RuntimeError: it is called outside `build`.
@@ -175,14 +175,14 @@ class Clipper(abc.ABC):
         return variable
 
     def claim(self, owner: str) -> None:
-        """Note the optimizer it belongs to. Called by `ClippedOptimizer`."""
+        """Store the optimizer that it belongs to. Called by `ClippedOptimizer`."""
         self.check_unclaimed()
         self._owner = owner
         for member in self.members:
             member.claim(owner)
 
     def check_unclaimed(self) -> None:
-        """Raise if another optimizer has it, whose state it would mix with."""
+        """Raise if it already belongs to an optimizer, because two would share the state."""
         if self._owner is not None:
             raise ValueError(
                 f"This {type(self).__name__} belongs to the optimizer {self._owner!r} already, "
@@ -192,7 +192,7 @@ class Clipper(abc.ABC):
             member.check_unclaimed()
 
     def build_for(self, variables: Sequence[Variable]) -> None:
-        """Run `build` where it may add variables. Called by `ClippedOptimizer`."""
+        """Run `build`, which may add variables. Called by `ClippedOptimizer`."""
         self._dtype = floating_point.accumulation_dtype(variables)
         self._variables = []
         for held in held_thresholds(self).values():
@@ -201,7 +201,7 @@ class Clipper(abc.ABC):
         self.build(variables)
 
     def build_member(self, member: "Clipper", name: str, variables: Sequence[Variable]) -> None:
-        """Build a clipper that this one is made of; `name` tells its state from others'."""
+        """Build a member; its state is saved under the unique `name`."""
         member._prefix = f"{self._prefix}{name}."
         member.build_for(variables)
 

@@ -17,14 +17,15 @@ _DEFAULT = "default_clipper"
 
 @keras.saving.register_keras_serializable(package="keras_clip")
 class ClipperMap(Clipper):
-    """Clip groups of variables, each by a clipper and a norm of its own.
+    """Clip groups of variables, each by its own clipper and its own norm.
 
     `clipped_group = clip_group(g_group)`
 
-    A variable belongs to the group whose pattern is its path, else to the one whose pattern,
-    a regular expression, matches its whole path (`re.fullmatch`), else to the default group.
-    `variable.path` is `"encoder/dense/kernel"`, say, and `"encoder/.*"` all of the encoder; the
-    paths in a `keras.Sequential` begin with the model's name: `".*dense/kernel"`.
+    A variable belongs to the group whose pattern equals its path. Otherwise it belongs to the
+    group whose pattern, a regular expression, matches its whole path (`re.fullmatch`). Otherwise
+    it belongs to the default group. For example, `"encoder/.*"` matches the variable with the
+    path `"encoder/dense/kernel"`. The paths in a `keras.Sequential` begin with the model's name:
+    use `".*dense/kernel"`.
 
     Args:
         default_clipper: clipper of all variables that no pattern matches: an instance, a
@@ -33,14 +34,16 @@ class ClipperMap(Clipper):
             the group unclipped.
 
     Raises:
-        TypeError: `clipper_map` is no dict, a pattern no str, or a clipper no clipper.
-        ValueError: no clipper is given at all, one instance twice, or a pattern is no regular
-            expression. When the optimizer is built: several patterns match one variable. At
-            the first step: a pattern matches no variable; the message lists the paths.
+        TypeError: `clipper_map` is not a dict, a pattern is not a str, or a value is not a
+            clipper.
+        ValueError: no clipper is given, one instance is given twice, or a pattern is not a
+            regular expression. When the optimizer is built: several patterns match one
+            variable. At the first step: a pattern matches no variable; the message lists the
+            paths.
 
     Reference:
-        The conventions of `keras.optimizers.OptimizerMap`, which lets a pattern that matches
-        nothing pass.
+        The conventions of `keras.optimizers.OptimizerMap`, which accepts a pattern that matches
+        no variable.
 
     Example:
         >>> import keras_clip
@@ -68,7 +71,7 @@ class ClipperMap(Clipper):
             self[pattern] = clipper
 
     def __setitem__(self, pattern: str, clipper: Any) -> None:
-        """Add a group; before the optimizer is made."""
+        """Add a group, before the map is given to an optimizer."""
         if pattern in self._map:
             raise ValueError(f"{pattern!r} has the clipper {self._map[pattern]!r} already.")
         if self._owner is not None or self._built:
@@ -91,14 +94,15 @@ class ClipperMap(Clipper):
 
     @property
     def default_clipper(self) -> Clipper | None:
-        """Clipper of the variables that no pattern matches."""
+        """The clipper of the variables that no pattern matches."""
         return self._default
 
     @property
     def grad_norms(self) -> dict[str, Variable]:
-        """Norm before clipping of each group with variables, by its pattern: on the device.
+        """The norm before clipping of each group, by its pattern: scalar variables on the device.
 
-        The default group is under `"default_clipper"`. Empty before the optimizer is built.
+        Groups without variables are left out. The default group has the key
+        `"default_clipper"`. Empty before the optimizer is built.
         """
         return dict(self._grad_norms)
 
@@ -114,7 +118,7 @@ class ClipperMap(Clipper):
         return self._patterns.of(variable) or _DEFAULT
 
     def claim(self, owner: str) -> None:
-        """Note the optimizer it belongs to, as all groups are known by now."""
+        """Store the optimizer that it belongs to; raise if no group has a clipper."""
         if not self.members:
             raise ValueError(
                 "This ClipperMap has no clipper, so that nothing would be clipped. Give it a "
@@ -123,7 +127,7 @@ class ClipperMap(Clipper):
         super().claim(owner)
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Sort the variables into groups and build the clipper of each."""
+        """Assign each variable its group, and build the clippers."""
         self._patterns.build(variables)
         for index, (group, member) in enumerate(self._groups().items()):
             own = [v for v in variables if self._group_of(v) == group]
@@ -151,7 +155,7 @@ class ClipperMap(Clipper):
         return clipped
 
     def get_config(self) -> dict[str, Any]:
-        """Return the configs of the clippers by group."""
+        """Return the configs of the clippers, by group."""
         return {
             "default_clipper": _serialized(self._default),
             "clipper_map": {pattern: _serialized(c) for pattern, c in self._map.items()},
@@ -159,7 +163,7 @@ class ClipperMap(Clipper):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make the map that `get_config` described."""
+        """Return the map that `get_config` described."""
         return cls(
             _deserialized(config["default_clipper"]),
             {pattern: _deserialized(c) for pattern, c in config["clipper_map"].items()},

@@ -1,4 +1,4 @@
-"""Running a clipper without acting on what it says."""
+"""Run a clipper without using its result."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -17,23 +17,23 @@ from keras_clip.types import Gradient, Tensor, Variable
 
 @keras.saving.register_keras_serializable(package="keras_clip")
 class ObserveOnly(Clipper):
-    """Run a clipper, keep its state and count what it would do, and let gradients pass.
+    """Run a clipper with its state, count its clips, and let gradients pass.
 
     `clipped = g`
 
-    Training is bit-identical to training without a clipper. Costs what the clipper costs, and
-    one more norm. Three scalar variables, which the host reads when it likes:
+    Training is bit-identical to training without a clipper. It costs as much as the clipper,
+    plus one norm. Three scalar variables can be read at any time:
 
     - `updates`: number of updates seen.
-    - `clipped_updates`: number of those the clipper would have changed.
-    - `clipped_norm`: global norm it would have left of the latest update.
+    - `clipped_updates`: number of updates that the clipper would have changed.
+    - `clipped_norm`: global norm of the latest update after the clipper.
 
     Args:
-        clipper: a `Clipper`, its name or its config. Its own variables, an adaptive
-            `threshold` for one, are on `optimizer.clipper.clipper`.
+        clipper: a `Clipper`, its name or its config. Its variables, such as an adaptive
+            `threshold`, are on `optimizer.clipper.clipper`.
 
     Raises:
-        TypeError: `clipper` is no clipper.
+        TypeError: `clipper` is not a clipper.
 
     Example:
         >>> import keras, numpy as np, keras_clip
@@ -50,23 +50,23 @@ class ObserveOnly(Clipper):
 
     @property
     def members(self) -> Sequence[Clipper]:
-        """The clipper that is observed."""
+        """The observed clipper."""
         return (self.clipper,)
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Create the numbers, and build the clipper."""
+        """Create the counters, and build the clipper."""
         self.updates = self.add_variable((), dtype="int32", name="updates")
         self.clipped_updates = self.add_variable((), dtype="int32", name="clipped_updates")
         self.clipped_norm = self.add_variable((), name="clipped_norm")
         self.build_member(self.clipper, "observed", variables)
 
     def clip(self, update: Update) -> Clipped:
-        """Run the clipper, note what it says, return the gradients."""
+        """Run the clipper, count its clips, and return the gradients unchanged."""
         clipped = self.noted(update)
         return Clipped(update.gradients, clipped.threshold, update.global_norm)
 
     def noted(self, update: Update) -> Clipped:
-        """Run the clipper, count the update and whether it was changed, return the result."""
+        """Run the clipper, count the update and a change, and return the clipper's result."""
         clipped = as_clipped(self.clipper.clip(update))
         self.updates.assign(self.updates.value + 1)
         changed = ops.cast(_any_differs(update.gradients, clipped.gradients), "int32")
@@ -76,7 +76,7 @@ class ObserveOnly(Clipper):
 
     @property
     def has_running_threshold(self) -> bool:
-        """Whether the clipper has one."""
+        """Whether the clipper has a running threshold."""
         return self.clipper.has_running_threshold
 
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class ObserveOnly(Clipper):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make the observer that `get_config` described."""
+        """Return the observer that `get_config` described."""
         return cls(deserialize(config["clipper"]))
 
 

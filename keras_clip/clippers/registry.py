@@ -15,14 +15,14 @@ def get(identifier: Any) -> Clipper | None:
     """Return the clipper that `identifier` means.
 
     Args:
-        identifier: a `Clipper`, which comes back as it is; the name of one, `"AutoClip"` or
-            `"auto_clip"`, made with its defaults; the name your own was registered under,
+        identifier: a `Clipper`, which is returned unchanged; a name, `"AutoClip"` or
+            `"auto_clip"`, for a clipper with its defaults; the registered name of your own,
             `"mine>MyClipper"`; a config as `serialize` returns it; a list of these, which
             becomes a `Chain`; or None, which stays None.
 
     Raises:
-        TypeError: it is nothing of this.
-        ValueError: no clipper has the name; the message lists those there are.
+        TypeError: `identifier` is of another type.
+        ValueError: no clipper has the name; the message lists the known names.
 
     Reference:
         `keras.optimizers.get`.
@@ -48,7 +48,7 @@ def get(identifier: Any) -> Clipper | None:
 
 
 def get_member(identifier: Any, owner: str) -> Clipper:
-    """`get`, for a clipper that another is made of and that cannot be None."""
+    """Return the clipper that `identifier` means, which is a member and cannot be None."""
     clipper = get(identifier)
     if clipper is None:
         raise TypeError(f"{owner} takes clippers, their names or configs. Received: None.")
@@ -56,7 +56,7 @@ def get_member(identifier: Any, owner: str) -> Clipper:
 
 
 def serialize(clipper: Clipper) -> dict[str, Any]:
-    """Return the config of a clipper, from which `deserialize` makes another like it."""
+    """Return the config of a clipper, from which `deserialize` makes an equal one."""
     config: dict[str, Any] = keras.saving.serialize_keras_object(clipper)
     return config
 
@@ -64,15 +64,15 @@ def serialize(clipper: Clipper) -> dict[str, Any]:
 def deserialize(
     config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
 ) -> Clipper:
-    """Make the clipper that `serialize` described.
+    """Return the clipper that `serialize` described.
 
     Args:
         config: dict with `class_name`, which may be a short name, and `config`.
-        custom_objects: dict of names to classes of your own. Defaults to those registered.
+        custom_objects: dict of names to your own classes. Defaults to the registered classes.
 
     Raises:
-        TypeError: what the config describes is no clipper.
-        ValueError: `config` has no `class_name`, or one that nobody knows.
+        TypeError: the config does not describe a clipper.
+        ValueError: `config` has no `class_name`, or an unknown one.
     """
     if "class_name" not in config:
         raise ValueError(
@@ -83,7 +83,7 @@ def deserialize(
         return _class_named(config["class_name"]).from_config(dict(config.get("config", {})))
     clipper = keras.saving.deserialize_keras_object(dict(config), custom_objects=custom_objects)
     if not isinstance(clipper, Clipper):
-        raise TypeError(f"The config describes no keras_clip.Clipper. Received: {clipper!r}.")
+        raise TypeError(f"The config must describe a keras_clip.Clipper. Received: {clipper!r}.")
     return clipper
 
 
@@ -108,9 +108,8 @@ def _class_named(name: str) -> type[Clipper]:
     if found is None or not issubclass(found, Clipper):
         names = sorted(cls.__name__ for cls in known.values())
         raise ValueError(
-            f"No clipper is named {name!r}. There are {', '.join(names)}; one of your own is "
-            "found by the name it is registered under, 'package>ClassName', see "
-            "keras.saving.register_keras_serializable."
+            f"No clipper is named {name!r}. Known names: {', '.join(names)}. Your own clipper has "
+            "the name 'package>ClassName' that keras.saving.register_keras_serializable gave it."
         )
     return found
 
@@ -125,5 +124,5 @@ def _known_classes() -> dict[str, type[Clipper]]:
 
 
 def _key(name: str) -> str:
-    """`"ZClip"`, `"z_clip"` and `"zclip"` are one name."""
+    """Return one key for the names `"ZClip"`, `"z_clip"` and `"zclip"`."""
     return name.replace("_", "").lower()

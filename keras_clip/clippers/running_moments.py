@@ -1,8 +1,8 @@
 """Mean and standard deviation of a stream of numbers, one number at a time.
 
-The standard deviation rather than the variance: squares of norms leave the range of float32
-long before the norms do. Both rules move the mean by a part of its distance to the number,
-so that a constant stream gives that constant and a deviation of exactly 0.
+The state is the standard deviation, because a variance leaves the range of float32 long before
+the norms do. Both rules move the mean by a part of its distance to the number. A constant stream
+therefore gives exactly that constant and a deviation of 0.
 """
 
 import math
@@ -16,9 +16,9 @@ Moments = tuple[Tensor, Tensor]
 
 
 def of_all(mean: Tensor, deviation: Tensor, number: Tensor, count: Tensor) -> Moments:
-    """Moments of `count` numbers, of which `number` is the last, from those of the others.
+    """Return the moments of `count` numbers, from `number`, the last, and those of the others.
 
-    The population's: the mean square is over `count`, not `count - 1`.
+    They are those of the population: the mean square divides by `count`, not by `count - 1`.
     """
     distance = number - mean
     others = ops.sqrt((count - 1.0) / count)
@@ -27,9 +27,9 @@ def of_all(mean: Tensor, deviation: Tensor, number: Tensor, count: Tensor) -> Mo
 
 
 def exponential(mean: Tensor, deviation: Tensor, number: Tensor, alpha: float) -> Moments:
-    """Exponential moving averages: `alpha` of the old and `1 - alpha` of the number.
+    """Return exponential moving averages, with weight `alpha` for the old values.
 
-    `mean' = alpha * mean + (1 - alpha) * number`, and likewise for the variance with
+    `mean' = alpha * mean + (1 - alpha) * number`, and the variance in the same way with
     `(number - mean') ** 2`.
     """
     distance = number - mean
@@ -39,7 +39,7 @@ def exponential(mean: Tensor, deviation: Tensor, number: Tensor, alpha: float) -
 
 
 def hypotenuse(one: Tensor, other: Tensor) -> Tensor:
-    """`sqrt(one ** 2 + other ** 2)` of two numbers from 0 up, without their squares."""
+    """Return `sqrt(one ** 2 + other ** 2)` of numbers of at least 0, without their squares."""
     larger = backend.where(one > other, one, other)
     smaller = backend.where(one > other, other, one)
     ratio = smaller / backend.where(larger > 0, larger, ops.ones_like(larger))

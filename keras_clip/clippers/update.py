@@ -1,4 +1,4 @@
-"""What a clipper is told about the update that is about to happen."""
+"""The input of a clipper."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -23,16 +23,16 @@ class Update:
     """Gradients right before the wrapped optimizer uses them.
 
     They are the whole batch's: unscaled, accumulated, summed over replicas, without `None`.
-    Norms are computed once, when they are first asked for.
+    Each norm is computed once, at its first use.
 
     Args:
-        gradients: list of tensors (`tf.IndexedSlices` among them on TensorFlow).
-        variables: list of the variables they update, in the same order.
+        gradients: list of tensors, on TensorFlow also of `tf.IndexedSlices`.
+        variables: list of the variables that they update, in the same order.
         step: integer scalar tensor, the number of updates applied before this one.
-        may_overwrite: bool, whether gradients that are their variables' `.grad` on torch may be
-            scaled where they are. Defaults to False.
-        needs_norms: bool, whether the norms of single gradients will be asked for: then the
-            global norm is that of the norms, and the gradients are read once. Defaults to False.
+        may_overwrite: bool, whether torch may scale gradients in place that are their variables'
+            `.grad`. Defaults to False.
+        needs_norms: bool, whether the norms of single gradients will be used. The global norm is
+            then computed from them, and the gradients are read once. Defaults to False.
     """
 
     def __init__(
@@ -65,19 +65,19 @@ class Update:
     def norm_is_in_range(self) -> Tensor:
         """Boolean scalar tensor, whether the dtype of the global norm holds it.
 
-        False where an entry is NaN or infinite, and where the norm of finite entries overflows:
-        nothing can be learned from such a norm.
+        False if an entry is NaN or infinite, or if the norm of finite entries overflows. Do not
+        learn from such a norm.
         """
         return floating_point.is_in_range(self.global_norm)
 
     def p_norm(self, norm_type: float) -> Tensor:
-        """Return the `norm_type`-norm of all entries: of 2, the global norm."""
+        """Return the `norm_type`-norm of all entries; for 2, the global norm."""
         if norm_type == 2.0:
             return self.global_norm
         return norm_of_tensors(self.gradients, norm_type)
 
     def scaled_to_norm(self, max_norm: Tensor, norm_type: float = 2.0) -> Clipped:
-        """Return `g_i * min(1, max_norm / norm)`, the norm being the `norm_type`-norm.
+        """Return `g_i * min(1, max_norm / norm)`, with the `norm_type`-norm.
 
         The record shows `max_norm` if it limits the global norm.
         """
@@ -96,7 +96,7 @@ class Update:
         )
 
     def evaluate(self, threshold: Any) -> Any:
-        """Return the tensor that a `Threshold` is at this step; of None, None."""
+        """Return the value of a `Threshold` at this step, a tensor, or None for None."""
         if threshold is None:
             return None
         if isinstance(threshold, keras.Variable):
@@ -107,7 +107,7 @@ class Update:
         return ops.convert_to_tensor(value)
 
     def with_gradients(self, gradients: list[Gradient], global_norm: Tensor | None = None) -> Self:
-        """Return the same update with other gradients, and their norm where it is known."""
+        """Return the same update with other gradients, and their norm if it is known."""
         update = type(self)(
             gradients,
             self.variables,

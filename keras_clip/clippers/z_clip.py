@@ -1,4 +1,4 @@
-"""Clipping of norms that are outliers among those before."""
+"""Clip norms that are outliers among past norms."""
 
 import math
 from collections.abc import Sequence
@@ -20,59 +20,59 @@ from keras_clip.types import Tensor, ThresholdValue, Variable
 
 @keras.saving.register_keras_serializable(package="keras_clip")
 class ZClip(Clipper):
-    """Clip by the global norm, where it is an outlier among the norms of past updates.
+    """Clip by the global norm if it is an outlier among the norms of past updates.
 
     `clipped_i = g_i * min(1, threshold / norm)`, `threshold = min(adaptive, max_grad_norm)`,
     with the moving `mean` and `std` of norms and `z = (norm - mean) / (std + eps)`:
 
     - `mode="zscore"`: if `z > z_thresh`, `adaptive` is
       `clip_factor * (mean + z_thresh ** 2 * std / z)` with `clip_option="adaptive_scaling"`,
-      lower the larger the spike, or `mean` with `clip_option="mean"`;
+      which is lower for larger spikes, or `mean` with `clip_option="mean"`;
     - `mode="percentile"`: if `norm > mean + z_thresh * std`, `adaptive` is that bound;
     - otherwise there is no spike, and `adaptive` is the norm itself.
 
     Then `mean' = alpha * mean + (1 - alpha) * adaptive` and
     `std' = sqrt(alpha * std ** 2 + (1 - alpha) * (adaptive - mean') ** 2)`.
 
-    In the first `warmup_steps` updates only `max_grad_norm` limits; `mean` and `std` become
-    those of their norms before clipping (the population's). If these norms are all equal,
-    `std` is 0 and every larger norm is a spike. The latest threshold is in the variable
-    `threshold`: never above the norm it was applied to, and equal to it where nothing was
-    clipped; the largest norm that would have passed is in `bound`. Both are 0 before the first
-    update. Note that the default
-    `max_grad_norm` hides the adaptive part where norms are usually above 1.
+    In the first `warmup_steps` updates, only `max_grad_norm` limits. `mean` and `std` become
+    those of the norms before clipping, with the standard deviation of the population. If these
+    norms are all equal, `std` is 0 and every larger norm is a spike. The variable `threshold`
+    holds the latest threshold. It is never above its norm, and equals the norm if nothing was
+    clipped. The variable `bound` holds the largest norm that would have passed. Both are 0
+    before the first update. The default `max_grad_norm` hides the adaptive part if norms are
+    usually above 1.
 
     Args:
-        alpha: float from 0 to 1, the share of the old in `mean` and `std` at each update.
-            Defaults to 0.97.
-        z_thresh: at least 0, in standard deviations, above which a norm is a spike: a number,
-            a `LearningRateSchedule` or a callable of the step. Defaults to 2.5. A number can
-            be reassigned at any time.
-        max_grad_norm: at least 0, in units of the gradients' norm, which no norm exceeds:
-            likewise, or None for no such limit. Defaults to 1.0.
+        alpha: float from 0 to 1, the weight of the old `mean` and `std` at each update. Defaults
+            to 0.97.
+        z_thresh: at least 0, number of standard deviations above which a norm is a spike: a
+            number, a `LearningRateSchedule` or a callable of the step. Defaults to 2.5. You can
+            assign a number at any time.
+        max_grad_norm: at least 0, in units of the gradients' norm, limit of all norms: a number,
+            a `LearningRateSchedule`, a callable of the step, or None for no limit. Defaults to
+            1.0.
         eps: float, at least 0, in units of the gradients' norm, added to `std` in `z`.
             Defaults to 1e-6.
-        warmup_steps: int, number of updates that `mean` and `std` start from, at least 1.
-            Defaults to 25.
+        warmup_steps: int, number of updates of the warm-up, at least 1. Defaults to 25.
         mode: "zscore" or "percentile". Defaults to "zscore".
-        clip_option: "adaptive_scaling" or "mean". Defaults to "adaptive_scaling". Without
-            effect where `mode` is "percentile".
+        clip_option: "adaptive_scaling" or "mean". Defaults to "adaptive_scaling". Unused if
+            `mode` is "percentile".
         clip_factor: float, at least 0, multiplies the whole threshold of "adaptive_scaling".
-            Defaults to 1.0. Without effect elsewhere.
-        skip_update_on_spike: bool, whether `mean` and `std` stay as they are at a spike; the
-            weights are updated all the same. Defaults to False.
+            Defaults to 1.0. Unused otherwise.
+        skip_update_on_spike: bool, whether `mean` and `std` stay unchanged at a spike. The
+            weights are updated in any case. Defaults to False.
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: a number is NaN or out of its bounds, or a word not among the choices.
+        ValueError: a number is NaN or out of its bounds, or a word is not one of the choices.
 
     Reference:
         Kumar et al. 2025, "ZClip: Adaptive spike mitigation for LLM pre-training", arXiv
-        2504.02507, and the authors' code, package zclip 1.0.0, whose arguments these are.
-        Deviations: no 1e-6 is added to the norm, so that updates at or below the threshold
-        pass bit for bit; an infinite or NaN norm changes neither `mean` nor `std`, which NaN
-        ends there; the state is the standard deviation, not its square, which overflows;
-        `warmup_steps=0`, there the same as 1, is refused.
+        2504.02507, and the authors' code, package zclip 1.0.0, which has these arguments.
+        Deviations: no 1e-6 is added to the norm, so updates at or below the threshold pass bit
+        for bit; an infinite or NaN norm changes neither `mean` nor `std`, which become NaN in
+        the authors' code; the state is the standard deviation, because its square overflows;
+        `warmup_steps=0`, which the authors treat as 1, is an error.
 
     Example:
         >>> import keras, keras_clip
@@ -107,7 +107,7 @@ class ZClip(Clipper):
         self.skip_update_on_spike = check_flag("skip_update_on_spike", skip_update_on_spike)
 
     def build(self, variables: Sequence[Variable]) -> None:
-        """Create `mean` and `std`, the count of norms they started from, and the latest limits."""
+        """Create `mean` and `std`, the count of norms in the warm-up, and the latest limits."""
         del variables
         self.mean = self.add_variable((), name="mean")
         self.std = self.add_variable((), name="std")
@@ -116,7 +116,7 @@ class ZClip(Clipper):
         self.bound = self.add_variable((), name="bound")
 
     def clip(self, update: Update) -> Clipped:
-        """Scale to the threshold and learn from the norm that comes out."""
+        """Scale to the threshold, and update `mean` and `std` by the norm after the clip."""
         norm = ops.cast(update.global_norm, self.dtype)
         _, bound = self.running_threshold(update)
         bound = self._at_most_max_grad_norm(bound, update)
@@ -128,7 +128,7 @@ class ZClip(Clipper):
         threshold = self._at_most_max_grad_norm(adaptive, update)
         self.threshold.assign(threshold)
         scaled = update.scaled_to_norm(threshold)
-        # The record shows `bound`, as `threshold` is the norm itself where nothing is clipped.
+        # The record shows `bound`, because `threshold` equals the norm if nothing is clipped.
         return Clipped(scaled.gradients, bound, lambda: norm_scaled_to(norm, threshold))
 
     def _is_warming_up(self) -> Tensor:
@@ -177,7 +177,7 @@ class ZClip(Clipper):
     def running_threshold(self, update: Update) -> tuple[Tensor, Tensor]:
         """Return the norm, and `mean + z_thresh * std` of the norms before it.
 
-        In the warm-up `max_grad_norm`, or infinity where that is None.
+        In the warm-up the limit is `max_grad_norm`, or infinity if that is None.
         """
         maximum = update.evaluate(self.max_grad_norm)
         first = math.inf if maximum is None else ops.cast(maximum, self.dtype)
@@ -185,7 +185,7 @@ class ZClip(Clipper):
         return update.global_norm, backend.where(self._is_warming_up(), first, self._bound(update))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments, thresholds as they stand now."""
+        """Return the arguments, with the current thresholds."""
         return {
             **super().get_config(),
             "alpha": self.alpha,

@@ -24,13 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt:
-        # The status a shell reports for a program that was interrupted.
+        # The status that a shell reports for an interrupted program.
         return 130
     return 0
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    # Here rather than above: matplotlib or scikit-learn may be missing.
+    # Imported here, because matplotlib or scikit-learn may be missing.
     import keras
 
     from keras_clip.demo import data, figure, options, report, training

@@ -8,7 +8,7 @@ from sklearn.model_selection import train_test_split
 
 BATCH_SIZE = 64
 CLASSES = 10
-# Full batches only: a smaller last one would be compiled a second time.
+# Full batches only: a smaller last batch would be compiled separately.
 _TRAINING_IMAGES = 22 * BATCH_SIZE
 
 
@@ -32,7 +32,7 @@ class Digits:
 def load(training_images: int = _TRAINING_IMAGES) -> Digits:
     """Return the 1,797 digits, `training_images` of them to learn from.
 
-    The split is the same in every run, so that runs differ by their seed alone.
+    The split is the same in every run, so runs differ only by their seed.
 
     Args:
         training_images: a multiple of `BATCH_SIZE`.

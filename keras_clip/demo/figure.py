@@ -26,7 +26,7 @@ def write(runs: Sequence[Run], output: Path) -> None:
 
 def draw_losses(axes: Any, runs: Sequence[Run]) -> None:
     """Draw the training loss of each epoch of all runs, and the loss of guessing."""
-    # The first is wider, and shows where another covers it.
+    # The first line is wider, so that it shows under another one.
     colours = (figures.PALE, figures.DARK, figures.LIGHT)
     for run, colour, width in zip(runs, colours, (5, 2, 2), strict=False):
         losses = run.epochs["loss"]
@@ -37,7 +37,7 @@ def draw_losses(axes: Any, runs: Sequence[Run]) -> None:
     axes.axhline(CHANCE_LOSS, color="black", linestyle=":", label="guessing")
     found = [loss for run in runs for loss in run.epochs["loss"]]
     highest = max(filter(math.isfinite, found), default=CHANCE_LOSS)
-    # A loss that runs away leaves at the top, so that the rest stays readable.
+    # A diverging loss leaves the picture at the top, so the rest stays readable.
     axes.set_ylim(0, 1.05 * min(max(highest, CHANCE_LOSS), 3 * CHANCE_LOSS))
     axes.set_title("Training loss: lower is better")
     axes.set_xlabel("epoch")

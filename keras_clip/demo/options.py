@@ -1,4 +1,4 @@
-"""What the command line may say."""
+"""The command line of the demo."""
 
 import argparse
 import inspect
@@ -25,15 +25,15 @@ examples:
   KERAS_BACKEND=jax python -m keras_clip.demo       (or torch; default: tensorflow)
 """
 
-# Too bold for plain SGD: in 19 runs on three backends it ended no better than guessing, and
-# the clipped one read 84 to 95 % of the held-out digits.
+# Too high for plain SGD: in 19 runs on three backends plain SGD ended no better than guessing,
+# and clipped SGD read 84 to 95 % of the held-out digits.
 SGD_LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 MAX_NORM = 0.15
 MAX_UPDATE_RATIO = 0.003
 EPOCHS = 15
 
-# NumPy's generators, which Keras seeds as well, take no larger seed.
+# The largest seed of NumPy's generators, which Keras seeds as well.
 _LARGEST_SEED = 2**32 - 1
 
 
@@ -42,7 +42,7 @@ def _default_learning_rate(optimizer: Any) -> Any:
     return None if parameter is None else parameter.default
 
 
-# Those that work on their own: they have a default learning rate.
+# Only optimizers with a default learning rate work without arguments.
 OPTIMIZERS = {
     name.lower(): value
     for name, value in vars(keras.optimizers).items()
@@ -51,7 +51,7 @@ OPTIMIZERS = {
     and isinstance(_default_learning_rate(value), float)
 }
 
-# matplotlib writes pgf as well, but needs LaTeX to measure its text.
+# Without pgf, for which matplotlib needs LaTeX.
 _FORMATS = sorted(set(FigureCanvasBase.get_supported_filetypes()) - {"pgf"})
 
 
@@ -66,7 +66,7 @@ class Options:
         max_update_ratio: of the third run, likewise.
         epochs: at least 1.
         seed: seeds initial weights and the order of the data.
-        output: where the figure goes; a file can be written there.
+        output: file of the figure, which can be written.
     """
 
     optimizer: str = "sgd"
@@ -79,7 +79,7 @@ class Options:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage in front."""
+    """A parser that prints errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -170,7 +170,7 @@ def _learning_rate(text: str) -> float:
 
 def _max_norm(text: str) -> float:
     value = _number(text)
-    # Not `value < 0`, which is false for NaN.
+    # `value < 0` would be false for NaN.
     if not value >= 0:
         raise _bad("a number that is at least 0, or inf", text)
     return value
@@ -214,7 +214,7 @@ def _output(text: str) -> Path:
                 f"the directory of {text!r} does not exist. Create {str(path.parent)!r} first."
             )
         is_new = not path.exists()
-        # Appending leaves a figure of an earlier run as it is, should this one be interrupted.
+        # Append mode keeps the figure of an earlier run if this run is interrupted.
         path.open("ab").close()
         if is_new:
             path.unlink()

@@ -1,4 +1,4 @@
-"""The demo's last words: the table of all runs, and what was to be seen."""
+"""The end of the demo: the table of all runs, and a conclusion."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def table(runs: Sequence[Run]) -> str:
             ("final training loss", lambda run: short(run.final_loss)),
             ("validation accuracy", lambda run: f"{100 * run.accuracy:.0f} %"),
             ("diverged", _diverged),
-            # NaN if one of them is NaN.
+            # NaN if any norm is NaN.
             ("largest gradient norm", lambda run: short(run.record["grad_norm"].max())),
             ("steps clipped", _clipped),
             ("steps limited", _limited),
@@ -39,7 +39,7 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def conclusion(runs: Sequence[Run], output: Path) -> str:
-    """Return what was to be seen, and where the figure is."""
+    """Return the conclusion, and where the figure is."""
     plain, *others = runs
     seen = [
         f"You saw {plain.name} {_verb(plain)}: it reads {100 * plain.accuracy:.0f} % of the "

@@ -16,15 +16,15 @@ from keras_clip.records.history import Record
 _UNITS = 64
 
 CHANCE_LOSS = math.log(CLASSES)
-"""The cross-entropy of giving every class the same probability."""
+"""The cross-entropy of equal probabilities for all classes."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of one training run.
+    """The results of one training run.
 
     Attributes:
-        name: what to call it in the table and the figure.
+        name: its name in the table and the figure.
         epochs: names of logs to a number for each epoch, as `model.fit` returns them.
         record: `ClipMonitor.record`, a row for each step.
     """
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def diverged(self) -> bool:
-        """Whether the final loss is not finite, or no lower than that of guessing."""
+        """Whether the final loss is not finite, or not below the loss of guessing."""
         return not self.final_loss < CHANCE_LOSS
 
 
@@ -62,12 +62,12 @@ def make_optimizer(options: Options, times: float = 1.0) -> Any:
 
 
 def train(name: str, optimizer: ClippedOptimizer, digits: Digits, options: Options) -> Run:
-    """Train the model once, print a line for each epoch, and return what was recorded.
+    """Train the model once, print a line for each epoch, and return the results.
 
-    With `max_norm=inf` the ClippedOptimizer only observes: training is bit-identical to the plain
-    optimizer's.
+    With `max_norm=inf`, the ClippedOptimizer only observes: training is bit-identical to that of
+    the plain optimizer.
     """
-    # Keras shuffles with generators that this seeds: the order of the data is the same, too.
+    # This also seeds the generators of Keras's shuffling, so the order of the data is the same.
     keras.utils.set_random_seed(options.seed)
     model = keras.Sequential(
         [
@@ -96,7 +96,7 @@ def train(name: str, optimizer: ClippedOptimizer, digits: Digits, options: Optio
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Print a line for each epoch; a terminal writes each over the one before."""
+    """Print a line for each epoch; in a terminal each line replaces the previous one."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         epochs = self.params["epochs"]
@@ -111,5 +111,5 @@ class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def short(number: float) -> str:
-    """Return about three digits, without an exponent where it reads well."""
+    """Return about three digits, with an exponent only for very large or small numbers."""
     return f"{number:,.0f}" if 100 <= number < 1e6 else f"{number:#.3g}"

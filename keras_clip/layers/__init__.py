@@ -1,1 +1,1 @@
-"""What a layer's variables are: which axes make a unit, which pattern names which variable."""
+"""Layers and their variables: the axes of a unit, patterns for paths."""

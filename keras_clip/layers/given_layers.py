@@ -1,4 +1,4 @@
-"""The argument `layers` of clippers that go by units."""
+"""The argument `layers` of `AdaptiveGradientClipping` and `WeightClipping`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ _RECORD = {"path", "shape", "axes", "fan_in"}
 
 
 class GivenLayers:
-    """Layers that say what the units of their variables are.
+    """Layers that know the units of their variables.
 
     Args:
-        layers: a model, a layer or a list of them; or what `get_config` returned, which says
-            what such layers said; or None.
+        layers: a model, a layer or a list of them; the records that `get_config` returned; or
+            None.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: `layers` has another type.
     """
 
     def __init__(self, layers: Any) -> None:
@@ -41,22 +41,22 @@ class GivenLayers:
             )
 
     def units_of(self, variables: Sequence[Variable]) -> list[Units]:
-        """Return the units of each variable, by its layer if that is given, or by its name.
+        """Return the units of each variable, from its layer if that is given, or from its name.
 
-        The layers are let go, and the config says from here on what they said.
+        The layers are released, and the config keeps their units.
 
         Raises:
-            ValueError: layers are given, and none of the variables is in them.
+            ValueError: layers are given, and they have none of the variables.
         """
         found = self._find(variables)
-        # Keras builds an optimizer with no variables while it loads a legacy file.
+        # Keras builds an optimizer without variables while it loads a legacy file.
         if variables and (self._layers or self._records):
             self._records = _as_records(variables, found)
         self._layers = []
         return found
 
     def get_config(self) -> list[dict[str, Any]] | None:
-        """Return what the layers say, as JSON can hold it; None if they say nothing."""
+        """Return the units of the layers' variables in JSON form, or None."""
         records = self._records
         if self._layers:
             variables = [v for layer in self._layers for v in layer.trainable_variables]
@@ -88,7 +88,7 @@ def _units_by_layer(layers: Sequence[Any]) -> dict[int, Units]:
     for layer in layers:
         for part in with_sublayers(layer):
             for key, units in units_in(part).items():
-                # Several layers may share a variable; one of Keras says what it is.
+                # If several layers share a variable, a Keras layer among them decides.
                 if found.get(key, UNKNOWN) == UNKNOWN:
                     found[key] = units
     return found
@@ -107,11 +107,11 @@ def _as_records(variables: Sequence[Variable], found: Sequence[Units]) -> list[d
 
 
 def _recorded(records: Sequence[Mapping[str, Any]], variables: Sequence[Variable]) -> list[Units]:
-    """Return what the records say of each variable.
+    """Return the recorded units of each variable.
 
-    By the paths where all of them are known. Keras gives variables other paths when it loads a
-    model, without the model's name and with other numbers: then by what stays of the path, if
-    that leads to one answer.
+    Variables are found by their paths if the records have all of them. A loaded model has other
+    paths: without the model's name, and with other numbers. Then the end of the path and the
+    shape decide, if only one record fits.
     """
     for key_of in (_path_and_shape, _end_and_shape):
         by_key: dict[Any, set[Units]] = {}

@@ -1,4 +1,4 @@
-"""Which axes of a variable lead from inputs to one output, by the class of its layer."""
+"""The axes of a variable that lead from the inputs to one output, by the class of its layer."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,34 +11,34 @@ from keras_clip._seam.sublayers import own_variables
 from keras_clip.layers.units import UNKNOWN, Axes, Units
 
 Rule = Callable[[int], Axes]
-"""The rank of a variable, to the axes of one unit."""
+"""Returns the axes of one unit for the rank of a variable."""
 
 
 def all_but_last(rank: int) -> Axes:
-    """Of most kernels, (..., inputs, outputs)."""
+    """For most kernels, (..., inputs, outputs)."""
     return tuple(range(rank - 1))
 
 
 def all_but_first(rank: int) -> Axes:
-    """Of a table, whose rows are what one lookup computes with.
+    """For a table: one lookup uses one row.
 
-    optax takes columns, which mix all tokens: one frequent token would have every other clipped.
+    optax uses columns, which mix all tokens: a frequent token would get all others clipped.
     """
     return tuple(range(1, rank))
 
 
 def all_but_last_but_one(rank: int) -> Axes:
-    """Of a transposed convolution, (..., outputs, inputs)."""
+    """For a transposed convolution, (..., outputs, inputs)."""
     return (*range(rank - 2), rank - 1)
 
 
 def spatial(rank: int) -> Axes:
-    """Of a depthwise convolution, (..., channels, multiplier): each pair is an output."""
+    """For a depthwise convolution, (..., channels, multiplier): each pair is an output."""
     return tuple(range(rank - 2))
 
 
 def _contracted(equation: str, rank: int) -> Axes:
-    """Of `EinsumDense`: the axes that do not appear in the output."""
+    """For `EinsumDense`: the axes that do not appear in the output."""
     kernel, output = equation.split(",")[1].split("->")
     axes = tuple(axis for axis, letter in enumerate(kernel) if letter not in output)
     return axes if len(kernel) == rank else all_but_last(rank)
@@ -48,11 +48,11 @@ WHOLE = ("bias", "gamma", "beta", "scale", "alpha")
 """Variables that are one unit, whatever their rank."""
 
 KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
-"""Variables that a bias is added after, the last one there is."""
+"""Variables before a bias; the last one of a layer decides the fan-in of the bias."""
 
 _LOOKED_UP = ("embeddings", "lora_embeddings_a")
 
-# A layer's name for its weight is fixed by its class, and these mean one thing in all of them.
+# The class of a layer fixes the names of its weights. These names mean the same in all classes.
 ANYWHERE: dict[str, Rule] = {
     "recurrent_kernel": all_but_last,
     "depthwise_kernel": spatial,
@@ -85,22 +85,22 @@ KERNEL_RULES: dict[str, Rule | None] = {
     "RMSNormalization": None,
     "PReLU": None,
 }
-"""Of each class of Keras with units, the rule for its `kernel`; None where that has none."""
+"""For each Keras class with units, the rule for its `kernel`, or None if it has none."""
 
 
 def units_in(layer: Any) -> dict[int, Units]:
-    """Return the units of the variables of a layer, without its sublayers', by their id.
+    """Return the units of the variables of a layer, without its sublayers, by their id.
 
-    Nothing is known of a variable that no layer of Keras has, nor of a layer that is neither
-    one of Keras nor derived from one.
+    The units are unknown if the layer is neither a Keras layer nor a subclass of one, or if Keras
+    has no rule for the name.
     """
     own = own_variables(layer)
     rules = _rules_for(layer, own)
     if rules is None:
         return dict.fromkeys(map(id, own), UNKNOWN)
-    # Packed, the kernel has another shape.
+    # A packed int4 kernel has another shape.
     kernels = [v for v in own if v.name in KERNELS and layer.quantization_mode != "int4"]
-    # Of a separable convolution the pointwise kernel, of a recurrent cell not the recurrent one.
+    # The last one: the pointwise kernel of a separable convolution, the kernel of a recurrent cell.
     before_bias = units_by_rule(kernels[-1].name, kernels[-1].shape, rules) if kernels else UNKNOWN
     return {
         id(variable): units_by_rule(variable.name, variable.shape, rules, before_bias)
@@ -114,10 +114,10 @@ def units_by_rule(
     """Return the units of a variable of a layer.
 
     Args:
-        name: the layer's own name for it.
-        shape: its shape.
-        rules: the layer's rules, by such names.
-        before_bias: units of the kernel that a bias is added after.
+        name: name of the variable within the layer.
+        shape: shape of the variable.
+        rules: the layer's rules, by name.
+        before_bias: units of the kernel before a bias.
     """
     if name in WHOLE:
         return Units(tuple(range(len(shape))), before_bias.fan_in if name == "bias" else 1)
@@ -128,12 +128,12 @@ def units_by_rule(
 
 
 def _rules_for(layer: Any, own: Sequence[Any]) -> dict[str, Rule] | None:
-    """Return the rules of the first class above that `layer` is an instance of."""
+    """Return the rules of the first class in `KERNEL_RULES` that `layer` is an instance of."""
     if any(variable.name == "recurrent_kernel" for variable in own):
-        # A recurrent cell; that of ConvLSTM has no public class.
+        # Recurrent cells, by their variable: the cell of ConvLSTM has no public class.
         return {**ANYWHERE, "kernel": all_but_last}
     for name, rule in KERNEL_RULES.items():
-        # Older Keras lacks some.
+        # Older versions of Keras lack some classes.
         cls = getattr(keras.layers, name, None)
         if cls is not None and isinstance(layer, cls):
             if name == "EinsumDense":

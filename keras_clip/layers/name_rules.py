@@ -1,4 +1,4 @@
-"""What the path of a variable says about its units, where it is sure."""
+"""The units of a variable, from its path alone, if the path is unambiguous."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from keras_clip.layers.paths import path_of
 from keras_clip.layers.units import UNKNOWN, Units
 from keras_clip.types import Variable
 
-# The name that Keras gives a layer whose user gives none, to its class and the kernel's rank.
+# Automatic layer names of Keras, with the class and the rank of the kernel.
 _AUTOMATIC_NAMES: dict[str, tuple[str, int]] = {
     "dense": ("Dense", 2),
     **{f"conv{n}d": (f"Conv{n}D", n + 2) for n in (1, 2, 3)},
@@ -31,7 +31,7 @@ _OF_ONE_UNIT = {
     "p_re_lu",
 }
 _ATTENTIONS = ("multi_head_attention", "grouped_query_attention")
-# Kernels (inputs, heads, size of a head), but the last's (heads, size of a head, outputs).
+# Kernels (inputs, heads, size of a head), except the last one: (heads, size of a head, outputs).
 _OF_ATTENTION: dict[str, Rule] = {
     "query": lambda rank: (0,),
     "key": lambda rank: (0,),
@@ -41,15 +41,15 @@ _OF_ATTENTION: dict[str, Rule] = {
 
 
 def units_by_name(variables: Sequence[Variable], known: Iterable[int]) -> list[Units]:
-    """Return the units of variables whose layers nobody has named.
+    """Return the units of variables whose layers are not given.
 
-    A name such as "conv2d_1" says what a layer is as long as Keras gives it. Names that users
-    give say nothing, but the name of a variable is its layer's choice: "embeddings",
-    "recurrent_kernel" and "bias" mean one thing everywhere, and so does a "kernel" of two axes.
+    An automatic name of Keras such as "conv2d_1" tells the class of a layer. A name that a user
+    chose does not. The layer's class chooses the name of a variable: "embeddings",
+    "recurrent_kernel" and "bias" mean the same everywhere, and so does a "kernel" of two axes.
 
     Args:
-        variables: all that one optimizer trains, as the name of one may explain another.
-        known: ids of variables whose layer is known, to be none of Keras.
+        variables: all variables of the optimizer, because the name of one may explain another.
+        known: ids of variables whose layer is given.
     """
     known = set(known)
     neighbours: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
@@ -72,7 +72,7 @@ def _units(
         for kernel, size in beside
         if kernel in KERNELS
     ]
-    # Two layers of one path may differ.
+    # Two layers with one path may differ.
     same = len({units.fan_in for units in of_kernels}) == 1 or "pointwise_kernel" in dict(beside)
     before_bias = of_kernels[-1] if of_kernels and same else UNKNOWN
     if len(shape) <= 1 and name != "bias":
@@ -95,7 +95,7 @@ def _rule_for_kernel(layer: str, is_recurrent: bool, rank: int) -> Rule | None:
     if outer in _ATTENTIONS and inner in _OF_ATTENTION and rank > 2:
         return _OF_ATTENTION[inner]
     if inner == "einsum_dense":
-        # Its equation decides.
+        # The equation of the layer decides.
         return None
     cls, expected_rank = _AUTOMATIC_NAMES.get(inner, ("", 0))
     if rank == expected_rank:
@@ -108,7 +108,7 @@ def _is_of_one_unit(layer: str) -> bool:
 
 
 def _layer_and_name(variable: Variable) -> tuple[str, str]:
-    # TensorFlow's own variables have a number of their output at the end.
+    # The names of native TensorFlow variables end in the number of an output.
     layer, _, name = path_of(variable).partition(":")[0].rpartition("/")
     return layer, name
 

@@ -1,4 +1,4 @@
-"""Which pattern applies to which variable path."""
+"""Patterns for variable paths."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,24 +7,24 @@ from keras_clip.types import Variable
 
 
 def path_of(variable: Variable) -> str:
-    """Return the path of a variable; of a native one of the backend, its name."""
+    """Return the path of a variable, or the name of a native variable of the backend."""
     return str(getattr(variable, "path", None) or getattr(variable, "name", ""))
 
 
 class PathPatterns:
-    """Patterns for variables, and the variable that each applies to.
+    """Patterns for variables, and the variables that each applies to.
 
-    A pattern that is the path itself goes before all others; otherwise the regular expression
-    has to match the whole path, as `re.fullmatch` does.
+    A pattern that equals the path wins. Otherwise the regular expression has to match the whole
+    path, as in `re.fullmatch`.
 
     Args:
-        what: name of the argument that the patterns were given as, for messages.
+        what: name of the argument with the patterns, for messages.
         patterns: the patterns, each a str.
         may_overlap: bool, whether several patterns may match one path. Defaults to False.
 
     Raises:
-        TypeError: a pattern is no str.
-        ValueError: a pattern is no regular expression.
+        TypeError: a pattern is not a str.
+        ValueError: a pattern is not a regular expression.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PathPatterns:
             id(variable): self._match(path)
             for variable, path in zip(variables, self._paths, strict=True)
         }
-        # A pattern whose only paths are named exactly as well is redundant, not misspelled.
+        # A pattern is redundant, not misspelled, if exact patterns take all of its paths.
         self._unused = [
             pattern
             for pattern, expression in self._expressions.items()
@@ -66,10 +66,10 @@ class PathPatterns:
         return self._pattern_of.get(id(variable))
 
     def check_all_used(self) -> None:
-        """Raise if a pattern applies to nothing.
+        """Raise if a pattern applies to no variable.
 
-        To be called at a step, not at `build`: Keras also builds an optimizer while it loads a
-        model, with the variables that train then, or with none.
+        Call it at a step, not in `build`: while Keras loads a model, it builds the optimizer
+        with the variables that are trainable at that time, or with none.
         """
         if self._unused:
             raise ValueError(
@@ -100,6 +100,6 @@ def _compiled(pattern: str, what: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"{what} has the pattern {pattern!r}, which is no regular expression: {error}. "
+            f"{what} has the pattern {pattern!r}, which is not a regular expression: {error}. "
             "Give the whole path of a variable, or escape special characters by re.escape."
         ) from error

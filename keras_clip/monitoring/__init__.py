@@ -1,1 +1,1 @@
-"""What a run was like: records of its norms, and what they tell."""
+"""Records of a run, and their use: callbacks, files, pictures, advice."""

@@ -1,4 +1,4 @@
-"""One record from whatever a user may hold: a record, a file of one, or what made it."""
+"""Read a record from any source: a record, its CSV file, a monitor, an optimizer, a History."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -21,21 +21,19 @@ _ACCEPTED = (
 def as_record(source: Any) -> dict[str, np.ndarray]:
     """Return the record that `source` is or has, with all five columns.
 
-    The two of `max_update_ratio` are there if it has both.
-
-    What a record of `grad_norm` alone does not say is filled in: `step` counts from 0, nothing
-    was skipped, `clip_threshold` is NaN, and `clip_scale` follows from the threshold, NaN
-    where there is none.
+    Missing columns are filled in: `step` counts from 0, no update was skipped, `clip_threshold`
+    is NaN, and `clip_scale` follows from the threshold (NaN without one). The two columns of
+    `max_update_ratio` are included if `source` has both.
 
     Raises:
-        TypeError: `source` is something else; says what is accepted.
-        ValueError: it holds no norms, or columns that do not belong together.
+        TypeError: `source` is something else; the message says what is accepted.
+        ValueError: it holds no norms, or columns that do not fit together.
     """
     return _completed(_columns_of(source))
 
 
 def is_table(source: Any) -> bool:
-    """Whether it maps names to columns: a dict, or a DataFrame, which is no `Mapping`."""
+    """Whether it maps names to columns: a dict, or a DataFrame, which is not a `Mapping`."""
     return hasattr(source, "keys") and hasattr(source, "__getitem__")
 
 
@@ -61,7 +59,7 @@ def _columns_of(source: Any) -> Any:
 
 
 def _history_of_wrapper(source: Any) -> Any:
-    """Return the history of the one wrapper in an optimizer, or in what `fit` returned."""
+    """Return the history of the only wrapper in an optimizer, or in the History of `fit`."""
     optimizer = source
     if isinstance(source, keras.callbacks.History):
         # Its own `history` has means over epochs; a threshold needs the norm of each update.

@@ -1,4 +1,4 @@
-"""The callback that tells what was clipped."""
+"""The callback that reports what was clipped."""
 
 import os
 from collections.abc import Sequence
@@ -17,50 +17,51 @@ from keras_clip.records.history import Record
 
 
 class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tell what was clipped: in the logs of each epoch, and update by update in a record.
+    """Report what was clipped: in the logs of each epoch, and in a record of every update.
 
-    The logs get, over the updates of the epoch that were applied:
+    The logs get these numbers, over the applied updates of the epoch:
 
     - `grad_norm`, `grad_norm_max`: mean and largest global norm before clipping;
     - `grad_norm_clipped`: mean global norm after clipping;
     - `clipped_fraction`: share of the updates that were clipped, from 0 to 1;
-    - `clip_threshold`: the latest, for clippers with a threshold of the global norm;
+    - `clip_threshold`: the latest threshold, for clippers that have one for the global norm;
     - `skipped_steps`: number of updates that were not applied;
     - with `max_update_ratio`: `update_ratio`, `update_ratio_max`, mean and largest ratio of an
       update to the weights before the limit, and `limited_fraction`, share of the updates that
       were limited.
 
-    Put this callback first in the list. Keras hands the logs from one callback to the next, so
-    that `CSVLogger`, `TensorBoard` or `EarlyStopping(monitor="grad_norm", mode="min")` see these
+    Put this callback first in the list. Keras hands the logs from one callback to the next.
+    `CSVLogger`, `TensorBoard` or `EarlyStopping(monitor="grad_norm", mode="min")` see these
     numbers only if they come later. The progress bar, the `History` that `fit` returns, `csv` and
-    `tensorboard` get them wherever it stands.
+    `tensorboard` get them at any position.
 
-    In a `MultiOptimizer` with several `ClippedOptimizer`, each has its own numbers, with its name
-    and an underscore in front.
+    If a `MultiOptimizer` has several `ClippedOptimizer`, each has its own numbers, prefixed with
+    its name and an underscore.
 
-    The device keeps the numbers; the host reads them once per epoch, and before the next batch
-    could push out what it has not read.
+    The device keeps the numbers. The host reads them once per epoch, and earlier if the next
+    batch could overwrite unread ones.
 
     Args:
         per_batch: bool, whether the logs of each batch get the numbers of the epoch so far. The
-            host waits for the device at each. Defaults to False.
-        per_variable: bool, whether the norms of single variables are recorded, for
-            `variable_norms`, and the largest are listed when training ends, or those that are
-            NaN or infinite when one is. Defaults to False.
-        every: int of at least 1: with `per_variable`, at each so many updates. Defaults to 10.
-        csv: path of a file that the record is written to, or None. If it is there and the
-            optimizer goes on with the same run, the record goes on with it.
-        tensorboard: path of a directory of logs, or None. The curves of norm, threshold and
-            scale, update by update, and histograms of norms come into its `clipping`.
-        optimizers: list of `ClippedOptimizer` to watch, for models which train by others than
-            the one they are compiled with. Defaults to those in `model.optimizer`, which may be
-            inside a `LossScaleOptimizer` or `MultiOptimizer`.
+            host then waits for the device at each batch. Defaults to False.
+        per_variable: bool, whether to record the norms of single variables in `variable_norms`.
+            The monitor then lists the largest when training ends. If a norm is NaN or infinite,
+            it names the variables. Defaults to False.
+        every: int of at least 1: with `per_variable`, the number of updates between two records.
+            Defaults to 10.
+        csv: path of a file for the record, or None. If the file exists and the optimizer
+            continues the same run, the record continues the file.
+        tensorboard: path of a directory of logs, or None. Its folder `clipping` gets curves of
+            norm, threshold and scale for each update, and histograms of the norms.
+        optimizers: list of `ClippedOptimizer` to watch, for a model that trains by others than
+            the one it is compiled with. Defaults to the ones in `model.optimizer`, also inside a
+            `LossScaleOptimizer` or `MultiOptimizer`.
 
     Raises:
         TypeError: an argument is of another type.
-        ValueError: `every` is below 1, or norms are recorded with another one already; at the
-            start of training, there is no `ClippedOptimizer`, one with `history_size=0`, or
-            several of one name.
+        ValueError: `every` is below 1, or norms are already recorded with another `every`. At
+            the start of training: there is no `ClippedOptimizer`, one has `history_size=0`, or
+            two have one name.
         ImportError: `tensorboard` is given, and the package is missing.
 
     Example:
@@ -108,10 +109,10 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def record(self) -> Record:
-        """All updates up to the last time the device was read, as NumPy columns in order of time.
+        """All updates until the device was last read, as NumPy columns in order of time.
 
-        Column names as in `ClippedOptimizer.history`. It begins with the updates before
-        training was stopped and resumed, if the optimizer or the CSV file remembers them.
+        The column names are those of `ClippedOptimizer.history`. If a run was stopped and
+        resumed, the record includes the earlier updates that the optimizer or the CSV file holds.
         """
         record: Record = only(self.records, "records")
         return record
@@ -149,7 +150,7 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def set_model(self, model: Any) -> None:
         """Find the optimizers."""
-        # Not when training begins: the step may be compiled by then.
+        # When training begins, the step may already be compiled.
         super().set_model(model)
         found = clipped_optimizers(model.optimizer) if self._given is None else self._given
         if not self._recordings.are_of(found):
@@ -160,12 +161,12 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def _record_variable_norms(self, optimizers: Sequence[ClippedOptimizer]) -> None:
         for optimizer in optimizers:
             if len(optimizer.variable_norms) == 1:
-                # A step that was compiled without them would go on without them.
+                # A step that was compiled without the norms would continue without them.
                 self.model.train_function = None
             optimizer.record_variable_norms(self.every)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Raise if there is nothing to watch."""
+        """Raise if there is no optimizer to watch."""
         del logs
         self._told.clear()
         if not self.optimizers:
@@ -178,14 +179,14 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._recordings.check_histories()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Note where the epoch begins."""
+        """Store the first update of the epoch."""
         del epoch, logs
         self._bring_up_to_date()
         self._previous_batch = self._read_at_batch = 0
         self._recordings.start_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Read what would be forgotten in the next step."""
+        """Read rows that the next step would overwrite."""
         del logs
         ahead = 2 * batch - self._previous_batch - self._read_at_batch
         self._previous_batch = batch
@@ -205,7 +206,7 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self._add_to(logs)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Read what the last epoch left, and list the largest norms."""
+        """Read the rows after the last epoch, and list the largest norms."""
         del logs
         self._read()
         if self.per_variable:
@@ -213,7 +214,7 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
                 print(largest_norms(optimizer.variable_norms))
 
     def _bring_up_to_date(self) -> Any:
-        # On JAX, asking for the model brings the variables up to date.
+        # On JAX, reading `self.model` brings the variables up to date.
         return self.model
 
     def _read(self) -> None:

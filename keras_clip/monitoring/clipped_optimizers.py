@@ -1,4 +1,4 @@
-"""Finding the wrapper in what a model was compiled with."""
+"""Find the wrappers in the optimizer of a model."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from keras_clip.optimizer import ClippedOptimizer
 
 
 def clipped_optimizers(optimizer: Any) -> list[ClippedOptimizer]:
-    """Return the wrappers in `optimizer`: itself, within a loss scale, or the members'."""
+    """Return the wrappers in `optimizer`: itself, inside a loss scale, or among its members."""
     if isinstance(optimizer, ClippedOptimizer):
         return [optimizer]
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):

@@ -1,4 +1,4 @@
-"""The parts around the picture of a run: marks at its edges, counts beside it, shares below it."""
+"""The margins of the picture of a run: marks at its edges, counts beside it, shares below it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +13,14 @@ _MOST_MARKS = 300
 
 
 def on_log_axis(values: np.ndarray) -> np.ndarray:
-    """Return the values with NaN for those that have no place on a log axis."""
-    # matplotlib works with the squares of what is near the ends of float64.
+    """Return the values, with NaN for the ones that a log axis cannot show."""
+    # Near the ends of float64, the squares that matplotlib computes leave its range.
     bounded = np.clip(values, 1e-150, 1e150)
     return np.where(np.isfinite(values) & (values > 0), bounded, np.nan)
 
 
 def draw_marks(axes: Any, record: Mapping[str, np.ndarray]) -> None:
-    """Mark what is NaN, infinite or 0 at the edges, and what was skipped."""
+    """Mark NaN, infinite and zero norms at the edges, and skipped updates."""
     norms, step = record["grad_norm"], record["step"]
     edge = axes.get_xaxis_transform()
     nonfinite = ~np.isfinite(norms)
@@ -46,7 +46,7 @@ def _mark(axes: Any, step: np.ndarray, height: Any, label: str, **style: Any) ->
 
 
 def draw_counts(axes: Any, record: Mapping[str, np.ndarray]) -> None:
-    """Draw how many updates had which norm, clipped or not."""
+    """Draw the number of updates by norm, clipped or not."""
     from matplotlib.ticker import MaxNLocator
 
     norms = on_log_axis(record["grad_norm"])
@@ -70,7 +70,7 @@ def draw_counts(axes: Any, record: Mapping[str, np.ndarray]) -> None:
         color=[figures.DARK, figures.LIGHT],
     )
     threshold = np.unique(on_log_axis(record["clip_threshold"]))
-    # A threshold that moves was not the same for all updates of a bar.
+    # A moving threshold differs among the updates of a bar.
     if threshold.size == 1 and np.isfinite(threshold[0]):
         axes.axhline(threshold[0], color="black", linewidth=2.5, linestyle="--")
     axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))

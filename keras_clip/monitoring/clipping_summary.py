@@ -16,13 +16,13 @@ class ClippingSummary:
     """What happened to the updates of a record.
 
     Attributes:
-        updates: how many there were.
-        skipped: how many of them were not applied.
-        nonfinite: how many had a norm that is NaN or infinite, skipped or not.
-        clipped: how many were applied and clipped; None if the record does not tell.
-        percentiles: percent to norm before clipping, of applied updates whose norm is finite;
-            empty if there are none.
-        latest_threshold: of the last applied update that has one; None if none has.
+        updates: number of all updates.
+        skipped: number of updates that were not applied.
+        nonfinite: number of updates whose norm is NaN or infinite, skipped or not.
+        clipped: number of updates that were applied and clipped; None if unknown.
+        percentiles: percent to norm before clipping, over applied updates with a finite norm;
+            empty without such updates.
+        latest_threshold: threshold of the last applied update that has one, or None.
         limited: how many were applied with a smaller change, by `max_update_ratio`; None if that
             was not measured.
         median_update_ratio: of the applied updates, before the limit; None likewise.
@@ -39,12 +39,12 @@ class ClippingSummary:
 
     @property
     def applied(self) -> int:
-        """How many updates were applied."""
+        """Number of applied updates."""
         return self.updates - self.skipped
 
     @property
     def clipped_fraction(self) -> float | None:
-        """Share of the applied updates that was clipped; None if that is not known."""
+        """Share of the applied updates that were clipped; None if unknown."""
         if self.clipped is None or not self.applied:
             return None
         return self.clipped / self.applied
@@ -58,7 +58,7 @@ class ClippingSummary:
 
 
 def summarize(source: Any) -> ClippingSummary:
-    """Return the summary of a record, or of whatever `as_record` takes for one."""
+    """Return the summary of a record, or of any source that `as_record` accepts."""
     record = as_record(source)
     ratios = update_ratios(record)
     norms, skipped = record["grad_norm"], record["skipped"]
@@ -78,14 +78,14 @@ def summarize(source: Any) -> ClippingSummary:
 def latest_threshold(record: Mapping[str, np.ndarray]) -> float | None:
     """Return the threshold of the last applied update that has one, or None."""
     thresholds = record["clip_threshold"][~record["skipped"]]
-    # AutoClip has none for a norm that is NaN.
+    # AutoClip has no threshold for a NaN norm.
     known = thresholds[~np.isnan(thresholds)]
     return float(known[-1]) if len(known) else None
 
 
 def is_clipped(record: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return for each update whether it was applied and clipped."""
-    # A NaN compares as false: of such an update nobody can say.
+    # A NaN compares as false: whether such an update was clipped is unknown.
     clipped: np.ndarray = ~record["skipped"] & (record["clip_scale"] < 1)
     return clipped
 
@@ -105,7 +105,7 @@ def is_limited(record: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def finite_norms(record: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the norms, finite, of the updates that were applied, in order."""
+    """Return the finite norms of the applied updates, in order."""
     norms: np.ndarray = record["grad_norm"][~record["skipped"]]
     finite: np.ndarray = norms[np.isfinite(norms)]
     return finite
@@ -120,7 +120,7 @@ def percentiles(norms: np.ndarray) -> dict[int, float]:
 
 
 def percent(share: float) -> str:
-    """Write a share from 0 to 1 so that only none is 0 % and only all is 100 %."""
+    """Format a share from 0 to 1; only exactly 0 gives 0 %, only exactly 1 gives 100 %."""
     value = 100 * share
     if 0 < value < 0.01:
         return "less than 0.01 %"

@@ -1,4 +1,4 @@
-"""The numbers of an epoch, as they stand in its logs."""
+"""The numbers in the logs of an epoch."""
 
 import math
 
@@ -10,10 +10,10 @@ from keras_clip.records.history import Record
 
 
 def epoch_logs(record: Record, start: int) -> dict[str, float]:
-    """Sum up the updates of a record from step `start` on.
+    """Summarize the updates of a record from step `start` on.
 
-    Skipped updates are counted, and change no other number. Without any applied update the other
-    numbers are NaN. A clipper without a threshold of the global norm has no `clip_threshold`.
+    Skipped updates are counted and change no other number. Without an applied update, the other
+    numbers are NaN. A clipper without a threshold for the global norm has no `clip_threshold`.
     """
     rows = since(record, start)
     summary = summarize(rows)
@@ -34,7 +34,7 @@ def epoch_logs(record: Record, start: int) -> dict[str, float]:
             "update_ratio_max": float(ratios.max()) if len(ratios) else math.nan,
             "limited_fraction": math.nan if limited is None else limited,
         }
-    # Once in the logs, a name stays in them: History has one list for each.
+    # A name that was once in the logs stays in them, because History has one list for each.
     if not len(norms) or latest_threshold(record) is not None:
         logs["clip_threshold"] = math.nan if threshold is None else threshold
     return logs

@@ -1,4 +1,4 @@
-"""What the figures share: look, file, and showing themselves in a notebook."""
+"""The common part of all figures: style, file, display in a notebook."""
 
 import io
 import os
@@ -10,12 +10,12 @@ import numpy as np
 
 from keras_clip.monitoring.whole_files import replace_file
 
-# Apart in grey as well: one dark, one light.
+# Distinct in grey as well: one is dark, one is light.
 DARK = "#143d73"
 LIGHT = "#f08a3c"
 PALE = "#b9c7da"
 
-# 1,200 pixels wide, with letters that still read at 600.
+# 1,200 pixels wide; letters stay readable at 600.
 WIDTH = 10.0
 _STYLE = {
     "font.size": 15,
@@ -32,7 +32,7 @@ def style() -> AbstractContextManager[Any]:
     """Return the context in which a figure is drawn.
 
     Raises:
-        ImportError: matplotlib is not installed; says how to get it.
+        ImportError: matplotlib is not installed; the message says how to install it.
     """
     try:
         import matplotlib.style
@@ -42,16 +42,15 @@ def style() -> AbstractContextManager[Any]:
             "Run: pip install 'keras-clip[plot]'",
             name=error.name,
         ) from error
-    # From the defaults: a figure looks the same whatever a notebook has set.
+    # Start from the defaults: settings of a notebook do not change the figure.
     return matplotlib.style.context(["default", _STYLE])
 
 
 def new_figure(height: float) -> Any:
-    """Return an empty figure, `height` inches tall, that belongs to no display.
+    """Return an empty figure, `height` inches tall, outside of pyplot.
 
-    Not one of pyplot's, which would be shown a second time at the end of a notebook's cell,
-    and be kept in memory. In place of what pyplot registers for its own, it has the method by
-    which a notebook shows the value of a cell's last line.
+    pyplot would keep the figure in memory, and show it a second time at the end of a notebook's
+    cell. This figure has the method by which a notebook shows the last value of a cell.
     """
     from matplotlib.figure import Figure
 
@@ -69,15 +68,15 @@ def _rendered(figure: Any, suffix: str) -> bytes:
 
 
 def finish(figure: Any, path: str | os.PathLike[str] | None) -> None:
-    """Fix how the figure looks, and write it to `path`, unless that is None.
+    """Fix the layout of the figure, and write it to `path` unless that is None.
 
     The suffix of `path` chooses the format; without one, `.png` is added.
 
     Raises:
-        OSError: the file cannot be written; names it. An existing file is unchanged.
+        OSError: the file cannot be written; the message names it. An existing file is unchanged.
         ValueError: matplotlib cannot write the format.
     """
-    # matplotlib makes the ticks when it first draws, by the settings of that moment.
+    # matplotlib makes the ticks at its first drawing, with the settings of that moment.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     if path is not None:
@@ -86,6 +85,6 @@ def finish(figure: Any, path: str | os.PathLike[str] | None) -> None:
 
 
 def column_starts(count: int, columns: int) -> np.ndarray:
-    """Return where each column begins if `count` rows share at most `columns` columns."""
+    """Return the first row of each column if `count` rows share at most `columns` columns."""
     columns = max(1, min(count, columns))
     return np.arange(columns) * count // columns

@@ -1,4 +1,4 @@
-"""One continuous record out of what is read at different moments."""
+"""Join rows that were read at different times into one continuous record."""
 
 import numpy as np
 
@@ -6,10 +6,9 @@ from keras_clip.records.history import Record
 
 
 def merged(kept: Record, latest: Record) -> Record:
-    """Return `kept` up to where `latest` begins, and then `latest`.
+    """Return `kept` up to the first step of `latest`, followed by `latest`.
 
-    What an optimizer remembers is right: where a run was set back to a checkpoint, updates
-    after it are going to happen anew.
+    The optimizer's rows win: a run that returned to a checkpoint repeats the updates after it.
     """
     if set(kept) != set(latest) or not len(latest["step"]):
         return latest

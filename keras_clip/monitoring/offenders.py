@@ -1,4 +1,4 @@
-"""Which variables have the large gradients, in words."""
+"""Text about the variables with the largest or with NaN gradients."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ _SHOWN = 5
 
 
 def largest_norms(norms: Record) -> str:
-    """List the variables with the largest finite norms, by their largest."""
+    """List the variables with the largest finite norms, in decreasing order."""
     finite = {path: _finite(norms, path) for path in _paths(norms)}
     largest = {path: values.max() for path, values in finite.items() if len(values)}
     if not largest:
@@ -24,7 +24,7 @@ def largest_norms(norms: Record) -> str:
 
 
 def nonfinite_variables(norms: Record, since: int) -> str | None:
-    """Name the variables whose norm is NaN or infinite, first time from step `since` on."""
+    """Name the variables whose norm is NaN or infinite at the first such step from `since` on."""
     for row in np.flatnonzero(norms["step"] >= since):
         bad = [path for path in _paths(norms) if not np.isfinite(norms[path][row])]
         if bad:

@@ -23,7 +23,7 @@ from keras_clip.monitoring.clipping_summary import (
 )
 from keras_clip.monitoring.update_panel import draw_updates
 
-# Up to here each update is a point; beyond, each column of the picture sums up several.
+# Up to this number each update is a point; above it, each column summarizes several.
 _MOST_POINTS = 400
 _COLUMNS = 300
 
@@ -31,23 +31,24 @@ _COLUMNS = 300
 def plot_clipping(
     record: Any, *, path: str | os.PathLike[str] | None = None, title: str | None = None
 ) -> Any:
-    """Draw the norm of each update, the threshold, and what was clipped.
+    """Draw the norm of each update, the threshold, and the clipped part.
 
-    Over the steps, on a log axis: the norm before clipping, the threshold as it moved, and
-    what clipping cut off; beside it, how many updates had which norm; below it, the share that
-    was clipped, `clipped / applied` in each of up to 60 equal parts; with `max_update_ratio`, the
-    ratio of each update to the weights, and what the limit cut off. Of more than 400 updates
-    each column of the picture shows the smallest, the median and the largest norm. Norms that
-    are NaN, infinite or 0, which have no place on a log axis, are marked at its edges.
+    - The main panel shows the norm before clipping, the threshold and the clipped part over the
+      steps, on a log axis. With more than 400 updates, each column shows the smallest, the
+      median and the largest norm. NaN, infinite and zero norms are marked at the edges.
+    - The panel on the right shows the number of updates by norm.
+    - The panel below shows `clipped / applied` in up to 60 equal parts of the run.
+    - With `max_update_ratio`, a panel shows the ratio of each update to the weights, and the
+      part that the limit cut off.
 
-    In a notebook the figure shows itself as the value of a cell's last line; elsewhere in a cell
-    call `display(figure)`. It is none of pyplot's: `plt.show()` does not know it.
+    Write the figure as the last line of a notebook's cell to see it; elsewhere in a cell call
+    `display(figure)`. It is not a figure of pyplot, so `plt.show()` does not show it.
 
     Args:
-        record: what `suggest_max_norm` takes: `ClipMonitor`, `ClippedOptimizer`, what
-            `model.fit` returned, a record, or the path of a CSV file of one.
-        path: file to write the figure to as well, its suffix choosing the format. Defaults to
-            None, no file.
+        record: a `ClipMonitor`, a `ClippedOptimizer`, the `History` that `model.fit` returned, a
+            record, or the path of its CSV file, as for `suggest_max_norm`.
+        path: file to write the figure to; the suffix chooses the format. Defaults to None, no
+            file.
         title: str above the figure. Defaults to None, "Gradient norm before clipping".
 
     Returns:
@@ -56,7 +57,7 @@ def plot_clipping(
     Raises:
         ImportError: matplotlib is not installed.
         TypeError: `record` is something else.
-        ValueError: `record` has no column `grad_norm`, or is of a model with several wrappers.
+        ValueError: `record` has no column `grad_norm`, or its model has several wrappers.
 
     Example:
         >>> import numpy as np
@@ -73,7 +74,7 @@ def plot_clipping(
 
 
 def draw_clipping(figure: Any, record: Any, title: str) -> None:
-    """Draw the picture of `plot_clipping` into a figure, or into a part of one."""
+    """Draw the picture of `plot_clipping` into a figure or a subfigure."""
     columns = as_record(record)
     summary = summarize(columns)
     observes_only = bool(np.isposinf(columns["clip_threshold"]).all())
@@ -143,7 +144,7 @@ def _scale_norms(axes: Any, record: Mapping[str, np.ndarray]) -> None:
 
     shown = on_log_axis(np.concatenate([record["grad_norm"], record["clip_threshold"]]))
     low, high = np.log10([np.nanmin(shown), np.nanmax(shown)]) if any(shown > 0) else (-1.0, 1.0)
-    # Room for the marks at the edges.
+    # Leave room for the marks at the edges.
     room = max(0.12 * (high - low), 0.15)
     axes.set_yscale("log")
     axes.set_ylim(*10.0 ** np.array([low - room, high + room]))

@@ -1,4 +1,4 @@
-"""The picture of a variable record: which layer's gradient was how long, when."""
+"""The picture of a variable record: the norm of each gradient over time."""
 
 import os
 from typing import Any
@@ -26,28 +26,27 @@ def plot_variables(
 ) -> Any:
     """Draw the norm of each variable's gradient over time, as a heat map.
 
-    One row for each variable, the model's first on top; time from left to right; the colour is
-    `log10(norm)`, and the colour bar says the norm itself. Of more than 200 rows of the record,
-    each column of the picture shows the largest norm of several. A cell is hatched if one of
-    its norms is NaN or infinite, and white if all are 0. Up to 40 variables are named; of more,
-    some.
+    Each variable has a row, the model's first on top. Time goes from left to right. The colour
+    is `log10(norm)`, and the colour bar shows the norm. If the record has more than 200 rows,
+    each column of the picture shows the largest norm of several. A cell is hatched if one of its
+    norms is NaN or infinite, and white if all are 0. Up to 40 variables are all named; among
+    more, some are.
 
     Args:
-        record: `ClipMonitor(per_variable=True)`, its `variable_norms`, a dict or DataFrame like
-            these, or the path of a CSV file of one.
-        path: file to write the figure to as well, its suffix choosing the format. Defaults to
-            None, no file.
+        record: a `ClipMonitor(per_variable=True)`, its `variable_norms`, a dict or DataFrame of
+            the same form, or the path of its CSV file.
+        path: file to write the figure to; the suffix chooses the format. Defaults to None, no
+            file.
         title: str above the figure. Defaults to None, "Gradient norm of each variable".
 
     Returns:
-        The `matplotlib.figure.Figure`, 1200 pixels wide; in a notebook it shows itself as
-        `plot_clipping`'s does.
+        The `matplotlib.figure.Figure`, 1200 pixels wide, to show as the one of `plot_clipping`.
 
     Raises:
         ImportError: matplotlib is not installed.
         TypeError: `record` is something else.
-        ValueError: `record` has no column `step`, no variable or no row, or the file is no
-            variable record.
+        ValueError: `record` has no column `step`, no variable or no row, or the file is not
+            a variable record.
 
     Example:
         >>> import numpy as np
@@ -105,9 +104,9 @@ def _draw(figure: Any, names: list[str], step: np.ndarray, norms: np.ndarray) ->
     from matplotlib.colors import LogNorm
 
     starts = figures.column_starts(step.size, _COLUMNS)
-    # NaN wherever one is: also infinity is no number to have a colour for.
+    # Infinity, like NaN, has no colour.
     cells = np.maximum.reduceat(np.where(np.isfinite(norms), norms, np.nan), starts, axis=1)
-    # matplotlib finds the colours in float32.
+    # matplotlib looks up colours in float32.
     cells = np.where(cells == 0, 0, np.clip(cells, 1e-30, 1e30))
     positive = cells[cells > 0]
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
@@ -145,10 +144,10 @@ def _label_rows(axes: Any, names: list[str]) -> None:
 
 
 def shortened(names: list[str]) -> list[str]:
-    """Return paths without the parts that all have in common, and long ones without the midst."""
+    """Return paths without their common parts, and long paths without their middle."""
     paths = [name.split("/") for name in names]
     common = set(paths[0]).intersection(*map(set, paths)) if len(paths) > 1 else set()
-    # The last part says which variable of its layer it is.
+    # The last part names the variable within its layer.
     labels = ["/".join([*(x for x in path[:-1] if x not in common), path[-1]]) for path in paths]
     labels = labels if len(set(labels)) == len(labels) else names
     short = [_cut(label) for label in labels]
@@ -156,7 +155,7 @@ def shortened(names: list[str]) -> list[str]:
 
 
 def _cut(label: str) -> str:
-    # Whole names of fewer parts are read more easily than parts of names.
+    # A few whole parts are easier to read than pieces of all.
     first, *rest = label.split("/")
     while len(label) > _LONGEST_LABEL and len(rest) > 1:
         rest = rest[1:]
@@ -182,7 +181,7 @@ def _draw_colour_bar(figure: Any, axes: Any, picture: Any, summed_up: bool) -> N
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = np.log10(picture.get_clim())
-    # As tall as the rows, however many there are.
+    # As tall as all rows together.
     slender = 4 * figure.get_figheight()
     bar = figure.colorbar(picture, ax=axes, pad=0.01, fraction=0.05, aspect=slender)
     bar.set_label("largest norm in each cell" if summed_up else "norm")

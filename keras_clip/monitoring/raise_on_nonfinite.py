@@ -8,14 +8,14 @@ from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
 
 
 class RaiseOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
-    """Raise at the end of a batch what a compiled step cannot raise itself.
+    """Raise the errors of a compiled step at the end of the batch.
 
-    What XLA has compiled (`fit` on JAX, and on TensorFlow with `jit_compile=True`) cannot stop
-    with an error. Under `ClippedOptimizer(nonfinite="raise")` or with `max_consecutive_skips` it
-    skips the update and notes why, and this callback calls `optimizer.raise_if_nonfinite()`
-    after each batch, so that weights are as they were before the error. In a `tf.function` that
-    XLA does not compile it replaces TensorFlow's `InvalidArgumentError` by the errors below. The
-    host waits for the device, once per batch.
+    A step that XLA has compiled cannot raise: `fit` on JAX, and on TensorFlow with
+    `jit_compile=True`. With `ClippedOptimizer(nonfinite="raise")` or `max_consecutive_skips` it
+    skips the update and records why. This callback calls `optimizer.raise_if_nonfinite()` after
+    each batch, so the weights are those before the bad update. In a `tf.function` that XLA does
+    not compile, it replaces TensorFlow's `InvalidArgumentError` by the errors below. The host
+    waits for the device once per batch.
 
     Raises:
         NonFiniteGradientError: with `nonfinite="raise"`; names the variables.
@@ -36,15 +36,15 @@ class RaiseOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
     """
 
     def set_model(self, model: Any) -> None:
-        """Find the wrappers, and raise what is due from earlier."""
-        # Not when training begins: the step may be compiled by then, as one that none watches.
+        """Find the wrappers, and raise an error that is still due."""
+        # When training begins, the step may already be compiled, with the warning.
         super().set_model(model)
         self._optimizers = clipped_optimizers(model.optimizer)
         for optimizer in self._optimizers:
             optimizer.raise_if_nonfinite()
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Raise if there is nothing to look at."""
+        """Raise if there is no optimizer to watch."""
         del logs
         if not self._optimizers:
             raise ValueError(
@@ -55,7 +55,7 @@ class RaiseOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Raise if an error is due."""
-        # On JAX, asking for the model brings the variables up to date.
+        # On JAX, reading `self.model` brings the variables up to date.
         del batch, logs
         assert self.model is not None
         for optimizer in self._optimizers:

@@ -1,4 +1,4 @@
-"""Records and variable records as CSV files, each float64 to the last bit."""
+"""Records and variable records as CSV files, exact to the last bit of each float64."""
 
 import csv
 import io
@@ -22,34 +22,35 @@ _ENCODING = "utf-8"
 
 
 def write_csv(record: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a record or a variable record to a CSV file, which appears whole or not at all.
+    """Write a record or a variable record to a CSV file, completely or not at all.
 
-    One line of column names, then one line for each update: integers as they are, booleans as
-    0 or 1, floats with as many digits as it takes to read the same float64, `nan` and `inf`.
+    The first line has the column names. Then each update has a line: integers unchanged, booleans
+    as 0 or 1, `nan` and `inf`, and floats with enough digits to read back the same float64.
 
     Args:
         record: column names to 1-D arrays of one length; `step` comes first.
-        path: the file; one that is there is replaced.
+        path: the file; an existing one is replaced.
 
     Raises:
-        ValueError: the columns are not of one length, or `step` is not the first.
-        OSError: the file cannot be written; names it. An existing file is unchanged.
+        ValueError: the columns have different lengths, or `step` is not the first.
+        OSError: the file cannot be written; the message names it. An existing file is unchanged.
     """
     replace_file(path, (_header(record) + _lines(record)).encode(_ENCODING))
 
 
 def append_csv(rows: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Add rows to the end of a file of `write_csv`, or begin a new one.
+    """Add rows to the end of a file of `write_csv`, or begin a new file.
 
-    An unfinished last line, left by a program that was stopped while it wrote, is removed first.
+    An unfinished last line, left by a program that stopped while writing, is removed first.
 
     Args:
         rows: as in `write_csv`.
         path: the file.
 
     Raises:
-        ValueError: the file holds other columns, or `rows` is no record.
-        OSError: the file cannot be written; names it. Its finished lines are unchanged.
+        ValueError: the file holds other columns, or `rows` is not a record.
+        OSError: the file cannot be written; the message names it. Its finished lines are
+            unchanged.
     """
     header, lines = _header(rows).encode(_ENCODING), _lines(rows).encode(_ENCODING)
     with open_to_append(path) as file:
@@ -67,7 +68,7 @@ def read_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     A last line without its end is left out, with a warning.
 
     Raises:
-        ValueError: it is no such file; names the first line that is wrong.
+        ValueError: the file is another one; the message names the first wrong line.
         OSError: the file cannot be read.
     """
     header, lines, offset = _split(path)
@@ -82,7 +83,7 @@ def read_variables_csv(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     A last line without its end is left out, with a warning.
 
     Raises:
-        ValueError: it is no such file; names the first line that is wrong.
+        ValueError: the file is another one; the message names the first wrong line.
         OSError: the file cannot be read.
     """
     header, lines, offset = _split(path)
@@ -118,7 +119,7 @@ def _lines(record: Mapping[str, Any]) -> str:
 def _texts(column: np.ndarray) -> list[str]:
     if column.dtype.kind in "biu":
         return list(map(str, column.astype(np.int64).tolist()))
-    # A Python float: NumPy 2 writes 'np.float64(...)' for its own.
+    # As a Python float: NumPy 2 writes its own as 'np.float64(...)'.
     return list(map(repr, column.astype(np.float64).tolist()))
 
 
@@ -147,7 +148,7 @@ def _drop_unfinished_line(file: FileIO) -> None:
 
 
 def _split(path: str | os.PathLike[str]) -> tuple[list[str], list[str], int]:
-    """Return the column names, the lines after them, and how many lines come before those."""
+    """Return the column names, the lines after them, and the number of lines before these."""
     try:
         # A spreadsheet program may have put a byte order mark in front.
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -156,14 +157,14 @@ def _split(path: str | os.PathLike[str]) -> tuple[list[str], list[str], int]:
             rest = file.read()
     except (UnicodeDecodeError, csv.Error):
         raise ValueError(
-            f"{os.fspath(path)}, line 1: expected text, and this file is none."
+            f"{os.fspath(path)}, line 1: expected text, received other bytes."
         ) from None
     lines = rest.split("\n")
-    # What follows the last line end is nothing, unless the writer was stopped there.
+    # Text after the last line end is a line whose writer was stopped.
     unfinished = lines.pop()
     if unfinished:
         warnings.warn(
-            f"{os.fspath(path)} ends in the midst of a line, as if its writer was stopped. "
+            f"{os.fspath(path)} ends in the middle of a line: its writer was probably stopped. "
             f"Line {reader.line_num + len(lines) + 1} is left out: {_first_line(unfinished)!r}.",
             stacklevel=3,
         )

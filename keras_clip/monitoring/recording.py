@@ -1,4 +1,4 @@
-"""The full record of one optimizer, put together from what its history still holds."""
+"""The full record of one optimizer, collected from its history."""
 
 import os
 import warnings
@@ -12,13 +12,13 @@ from keras_clip.records.history import Record
 
 
 class Recording:
-    """Reads the history of an optimizer now and then, and keeps all of it.
+    """Read the history of an optimizer from time to time, and keep every row.
 
     Args:
         optimizer: the optimizer.
-        csv: file that the record is kept in, or None. What it holds of the same run, before it
-            was stopped, is the beginning of the record.
-        events: where each new row is shown, or None.
+        csv: file of the record, or None. Rows of the same run in an existing file begin the
+            record.
+        events: receives each new row, or None.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Recording:
         self._next_step = 0
 
     def start(self) -> int:
-        """Take in what there is, and return the number of updates so far; waits for the device."""
+        """Read all rows, and return the number of updates so far; waits for the device."""
         latest = self.optimizer.history
         if self._csv is not None and not self._has_started:
             self._csv.parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +48,9 @@ class Recording:
         return self._next_step
 
     def read(self) -> None:
-        """Add what happened since the last time; waits for the device."""
+        """Add the rows since the last call; waits for the device."""
         if not self._has_started:
-            # Of a fit without an epoch nothing is new, and a file that is there is kept.
+            # Zero epochs ran: keep the existing file.
             return
         latest = self.optimizer.history
         self._check_follows_on(_steps(latest) >= self._next_step)
@@ -61,9 +61,9 @@ class Recording:
         self._next_step = _steps(latest)
 
     def _check_follows_on(self, does: bool) -> None:
-        """Write the whole file anew where lines to add would not follow on those it has.
+        """Rewrite the whole file if the new rows do not continue its last line.
 
-        The optimizer was set back, or trained while nobody looked.
+        This happens if the optimizer was set back, or trained without the monitor.
         """
         self._has_file = self._has_file and does
 
@@ -72,8 +72,8 @@ class Recording:
         if lost > 0:
             warnings.warn(
                 f"{lost} updates were not recorded: ClippedOptimizer(history_size="
-                f"{self.optimizer.history_size}) had forgotten them before ClipMonitor looked, "
-                "which it does at least once in as many batches. Make it larger.",
+                f"{self.optimizer.history_size}) had overwritten them before ClipMonitor read "
+                "them. It reads at least once in as many batches. Make history_size larger.",
                 stacklevel=2,
             )
 

@@ -17,7 +17,7 @@ class Recordings:
 
     Args:
         optimizers: the optimizers.
-        csv: path of the file of one; of several, the file of each has its name in front.
+        csv: path of the file; with several optimizers, each file name begins with its name.
         tensorboard: directory of logs, or None.
 
     Raises:
@@ -57,12 +57,12 @@ class Recordings:
 
     @property
     def records(self) -> dict[str, Record]:
-        """The record of each, by name."""
+        """The record of each optimizer, by name."""
         return {name: recording.record for name, recording in self.by_name.items()}
 
     @property
     def shortest_history(self) -> int:
-        """How many updates the smallest history holds."""
+        """Number of updates in the smallest history."""
         return min(optimizer.history_size for optimizer in self.optimizers.values())
 
     def are_of(self, optimizers: Sequence[ClippedOptimizer]) -> bool:
@@ -81,7 +81,7 @@ class Recordings:
                 )
 
     def start_epoch(self) -> None:
-        """Note where the epoch begins; waits for the device."""
+        """Store the first update of the epoch; waits for the device."""
         self._epoch_starts = {name: own.start() for name, own in self.by_name.items()}
 
     def epoch_start(self, name: str) -> int:
@@ -89,7 +89,7 @@ class Recordings:
         return self._epoch_starts[name]
 
     def read(self) -> None:
-        """Add what happened since the last time; waits for the device."""
+        """Add the rows since the last call; waits for the device."""
         for recording in self.by_name.values():
             recording.read()
 
@@ -105,7 +105,7 @@ class Recordings:
 def only(by_name: dict[str, Any], where: str) -> Any:
     """Return the value of the only optimizer, or raise."""
     if not by_name:
-        raise ValueError("There is nothing yet: ClipMonitor records while a model trains.")
+        raise ValueError("There is no record yet: ClipMonitor records while a model trains.")
     if len(by_name) > 1:
         raise ValueError(
             f"There are several optimizers: {', '.join(by_name)}. Take one of monitor.{where}."

@@ -19,12 +19,12 @@ def report(path: Path, output: Path | None = None) -> None:
 
     Args:
         path: CSV file of the record.
-        output: file to write the figure to. Defaults to None, beside the record, as PNG.
+        output: file to write the figure to. Defaults to None, a PNG file beside the record.
 
     Raises:
-        ImportError: matplotlib is not installed; after the text was printed.
+        ImportError: matplotlib is not installed; raised after the text is printed.
         OSError: a file cannot be read or written.
-        ValueError: the file is no record, has no updates, or the figure's format is unknown.
+        ValueError: the file is not a record, has no updates, or the figure's format is unknown.
     """
     record = read_csv(path)
     if not record["step"].size:
@@ -33,7 +33,7 @@ def report(path: Path, output: Path | None = None) -> None:
     try:
         print(suggest_max_norm(record))
     except ValueError as error:
-        # Whatever a record cannot say, the rest of the report is worth having.
+        # Without a suggestion, the rest of the report is still useful.
         print(f"No max_norm suggested. {error}")
     output = path.with_suffix(".png") if output is None else output
     plot_clipping(record, path=output, title=f"{path.name}: gradient norm before clipping")
@@ -41,7 +41,7 @@ def report(path: Path, output: Path | None = None) -> None:
 
 
 def summary_text(summary: ClippingSummary) -> str:
-    """Return the summary as lines of a name and a number."""
+    """Return the summary as lines, each with a name and a number."""
     share = summary.clipped_fraction
     threshold = summary.latest_threshold
     lines = {

@@ -1,4 +1,4 @@
-"""Which threshold a record speaks for."""
+"""The threshold that a record suggests."""
 
 import math
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from keras_clip.monitoring.clipping_summary import (
 FEWEST_UPDATES = 20
 """Updates with a finite norm above 0 below which no threshold is suggested."""
 
-# How far around an update its usual norm is looked for.
+# Number of updates whose median is the usual norm around an update.
 _NEIGHBOURS = 50
-# Of six runs of the demo's network at learning rates at which it fails, the tail was 3.0 to 6.4;
-# of log-normal norms as uneven as those of small batches (spread 0.3) it is 2.
+# In six failing runs of the demo's network the tail was 3.0 to 6.4. For log-normal norms as uneven
+# as those of small batches (spread 0.3) it is 2.
 _LONGEST_CALM_TAIL = 3.0
 _LEAST_FACTOR = 0.5
 _TENFOLD = 10.0
@@ -31,20 +31,20 @@ _MOSTLY = 0.5
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A threshold for the global norm, and what speaks for it.
+    """A threshold for the global norm, and the reasons for it.
 
     `print(suggestion)` shows all of it as a short table.
 
     Args:
         max_norm: float, the threshold.
-        reason: str, the sentence that says why.
-        percentiles: dict of percent to float, the norms before clipping: of updates that were
-            applied and had a finite norm.
-        clipped_fraction: dict of threshold to the share, from 0 to 1, of these updates it
+        reason: str, one sentence.
+        percentiles: dict of percent to float, the norms before clipping of applied updates with a
+            finite norm.
+        clipped_fraction: dict of threshold to the share, from 0 to 1, of these updates that it
             would have clipped: for `max_norm` and for the percentiles, to two digits.
-        current_clipped_fraction: share of the applied updates that was clipped in the run that
-            was recorded, or None if the record does not tell.
-        warning: str, what is wrong with the threshold in force, or None. Defaults to None.
+        current_clipped_fraction: share of the applied updates that were clipped in the recorded
+            run, or None if unknown.
+        warning: str, the problem of the threshold in use, or None. Defaults to None.
 
     Raises:
         FrozenInstanceError: an attribute is assigned.
@@ -81,23 +81,25 @@ def suggest_max_norm(record: Any) -> Suggestion:
     `max_norm = min(percentile(n, 90), factor * median(n))`, where
     `factor = max(1/2, (3 / tail)^2)` and `tail = percentile(n_t / local median, 99)`
 
-    rounded to two digits. `n` are the norms before clipping of the updates that were applied, in
-    order, without zeros, NaN and infinity; the local median is that of about 50 updates
-    around `n_t`, so that norms which fall slowly from a high beginning make no tail. Calm norms
-    get a safety net, which most updates never touch: the 90th percentile. Where some norms are
-    many times longer than their neighbours that percentile lies within the explosion and would
-    mend nothing; there the threshold comes down to half the median, and limits each step. If
-    the median of the second half is more than 10 times that of the first, the run went
-    astray, and `n` is the first half alone.
+    rounded to two digits. `n` are the norms before clipping of the applied updates, in order,
+    without zeros, NaN and infinity. The local median is over about 50 updates around `n_t`, so
+    norms that fall slowly from a high start make no tail.
 
-    Record with `max_norm=float("inf")`, which clips nothing: norms of a run that was clipped are
-    those along another path, and `reason` says so. A threshold found from a run that failed is
-    a beginning: if training still fails, halve it, or lower the learning rate.
+    - Calm norms get a safety net that most updates never touch: the 90th percentile.
+    - If some norms are many times their neighbours, that percentile lies within the explosion
+      and would not help. The threshold then falls to half the median and limits each step.
+    - If the median of the second half is more than 10 times that of the first, the run diverged,
+      and `n` is the first half alone.
+
+    Record with `max_norm=float("inf")`, which clips nothing. A clipped run has followed another
+    path, and `reason` then says so. A threshold from a failed run is a starting point: if
+    training still fails, halve it, or lower the learning rate.
 
     Args:
-        record: `ClipMonitor`, `ClippedOptimizer`, what `model.fit` returned, a record (any
-            mapping with a column `grad_norm`, a DataFrame too; `skipped`, `clip_scale` and
-            `clip_threshold` are used if they are there), or the path of a CSV file of one.
+        record: a `ClipMonitor`, a `ClippedOptimizer`, the `History` that `model.fit` returned, a
+            record, or the path of its CSV file. A record is any mapping with a column
+            `grad_norm`, such as a dict or a DataFrame. The columns `skipped`, `clip_scale` and
+            `clip_threshold` are optional.
 
     Returns:
         A `Suggestion`. Its `warning` says if more than half of the updates were clipped.
@@ -105,13 +107,13 @@ def suggest_max_norm(record: Any) -> Suggestion:
     Raises:
         TypeError: `record` is something else.
         ValueError: it has fewer than 20 updates with a finite norm above 0, no column
-            `grad_norm`, or is of a model with several wrappers; or the file is no record.
+            `grad_norm`, or a model with several wrappers; or the file is not a record.
 
     Reference:
         Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063, section 3.2: from half to ten times the
-        average norm over many updates; `factor` is from 1/2 to 9. The median takes the place
-        of the average, which a few exploded norms would carry away. Seetharaman et al. 2020,
-        arXiv 2007.14469, for percentiles of the norms seen as thresholds; theirs is the 10th.
+        average norm over many updates; `factor` is from 1/2 to 9. The median replaces the
+        average, which a few exploded norms would dominate. Seetharaman et al. 2020, arXiv
+        2007.14469, for percentiles of past norms as thresholds; they use the 10th.
 
     Example:
         >>> import numpy as np

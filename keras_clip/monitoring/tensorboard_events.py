@@ -1,4 +1,4 @@
-"""Records as event files, which TensorBoard shows."""
+"""Records as event files for TensorBoard."""
 
 import io
 import os
@@ -17,13 +17,13 @@ _SCALARS = ("grad_norm", "clip_threshold", "clip_scale", *UPDATE_COLUMNS)
 
 
 class TensorBoardEvents:
-    """Writes a curve for each column of a record, step by step, and histograms of norms.
+    """Write a curve for each column of a record, and histograms of the norms.
 
-    Without TensorFlow's summaries, so that it works on every backend.
+    It does not use TensorFlow's summaries, so it works on every backend.
 
     Args:
         log_dir: directory of the run, as for `keras.callbacks.TensorBoard`.
-        prefix: str put before the tags' names.
+        prefix: str before the names of the tags.
 
     Raises:
         ImportError: the package tensorboard is missing.
@@ -35,10 +35,10 @@ class TensorBoardEvents:
         self._prefix = prefix
 
     def write(self, rows: Record) -> None:
-        """Add a point for each row and curve, and the histogram of all norms of the rows.
+        """Add a point to each curve for each row, and a histogram of the rows' norms.
 
         Raises:
-            OSError: the file cannot be written; names it. It keeps the rows of earlier calls.
+            OSError: the file cannot be written; the message names it. It keeps earlier rows.
         """
         from tensorboard.plugins.histogram.summary_v2 import histogram_pb
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
@@ -83,7 +83,7 @@ def _event(step: int, summary: Any) -> Any:
 
 
 def _file_name() -> str:
-    """Return a name that TensorBoard takes for an event file, and sorts by time."""
+    """Return a file name that TensorBoard recognises as events, and sorts by time."""
     return f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{uuid.uuid4().hex}"
 
 

@@ -1,4 +1,4 @@
-"""The part of the picture of a run that shows how far updates moved the weights."""
+"""The panel of update ratios in the picture of a run."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Writing files so that a full disk, or a killed process, damages nothing that was there."""
+"""Write files so that a full disk or a killed process does not damage existing content."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file, which appears whole or not at all.
+    """Write a file completely or not at all.
 
     Args:
-        path: the file. An existing one is replaced; the target of a link, not the link.
+        path: the file. An existing one is replaced. If it is a link, its target is replaced.
         content: all bytes of the file.
 
     Raises:
-        OSError: the file cannot be written; names it. An existing file is unchanged.
+        OSError: the file cannot be written; the message names it. An existing file is unchanged.
     """
     target = Path(os.path.realpath(path))
     with _errors_name(path):
@@ -34,13 +34,13 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
 @contextmanager
 def open_to_append(path: str | os.PathLike[str]) -> Iterator[FileIO]:
     """Open a file for reading and for `append`; an `OSError` inside names it."""
-    # Unbuffered: a write that fails must fail inside, where it can be undone.
+    # Unbuffered: a failing write must fail inside the context, where it can be undone.
     with _errors_name(path), open(path, "a+b", buffering=0) as file:
         yield file
 
 
 def append(file: FileIO, content: bytes) -> None:
-    """Add bytes to the end of an unbuffered file: all of them or, if that fails, none."""
+    """Add bytes to the end of an unbuffered file: all of them, or none on failure."""
     size = file.seek(0, os.SEEK_END)
     rest = memoryview(content)
     try:

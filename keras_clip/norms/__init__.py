@@ -1,1 +1,1 @@
-"""Norms of gradients, and the clip by them: usable without an optimizer."""
+"""Norms of gradients and clips by them, usable without an optimizer."""

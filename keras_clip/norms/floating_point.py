@@ -1,8 +1,8 @@
-"""The hazards of a norm in floating point, each named by the function that removes it.
+"""The hazards of a norm in floating point; each function removes one and names it.
 
-Only `keras.ops`: the same lines run on every backend, traced or not. Operators rather than
-`ops.multiply` and its like, which on torch turn float64 into float32. Numbers beside operators
-only, or by `scalar`: Keras's functions copy a number to the device, where torch waits for it.
+The code uses `keras.ops` only, so the same lines run on every backend, traced or not. It uses
+operators, because `ops.multiply` and the like turn float64 into float32 on torch. A Python number
+stands beside an operator or in `scalar`: Keras's functions copy it to the device, and torch waits.
 """
 
 import math
@@ -15,15 +15,14 @@ from keras import ops
 
 from keras_clip.types import Tensor
 
-# Below this the squares of single entries may have been flushed to zero. Each loses
-# less than the smallest normal number, so that even 1e10 of them, against a sum above
-# this bound, are lost in rounding.
+# Below this sum, squares of single entries may have been flushed to zero. Each flush loses less
+# than the smallest normal number: above this sum, even 1e10 of them vanish in rounding.
 _SMALLEST_ORDINARY_SUM = {"float32": 1e-20, "float64": 1e-290}
 
-# From here down processors may take a number for zero.
+# Processors may flush numbers below this one to zero.
 _SMALLEST_NORMAL = {"float32": 2.0**-126, "float64": 2.0**-1022}
 
-# A norm above the range is reported as this number, the largest one.
+# The largest finite number; a norm above the range is reported as it.
 LARGEST = {"float32": 2.0**128 - 2.0**104, "float64": sys.float_info.max}
 
 # A power of two, so that multiplying by it is exact.
@@ -37,15 +36,15 @@ def scalar(number: float, dtype: str) -> Tensor:
 
 def accumulation_dtype(tensors: Iterable[Tensor]) -> str:
     """Hazard: half precision overflows at 256 squared, and dtypes may mix."""
-    # Distinct ones first: Keras takes a microsecond for the name of one.
+    # Only distinct dtypes: Keras takes a microsecond to name one.
     dtypes = {tensor.dtype for tensor in tensors}
     names = {keras.backend.standardize_dtype(dtype) for dtype in dtypes}
     return "float64" if names & {"float64", "complex128"} else "float32"
 
 
 def magnitudes(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Hazard: a cast to a float drops the imaginary part, and a square is no square of a length."""
-    # Distinct ones first: see `accumulation_dtype`.
+    """Hazard: a cast to float drops the imaginary part, and a complex square is not a length."""
+    # Only distinct dtypes: see `accumulation_dtype`.
     found = {dtype for dtype in {tensor.dtype for tensor in tensors} if _is_complex_dtype(dtype)}
     return [ops.abs(t) if t.dtype in found else t for t in tensors] if found else list(tensors)
 
@@ -65,7 +64,7 @@ def is_half(tensor: Tensor) -> bool:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """Hazard: what half precision holds of a norm is no norm to divide by."""
+    """Hazard: a norm in half precision is too coarse to divide by."""
     return ops.cast(tensor, "float32") if is_half(tensor) else tensor
 
 
@@ -77,7 +76,7 @@ def is_ordinary(sum_of_squares: Tensor) -> Tensor:
 
 
 def root(square: Tensor) -> Tensor:
-    """Hazard: the derivative of a root is infinite at 0, where a norm's counts as 0."""
+    """Hazard: the derivative of a root is infinite at 0; for a norm it is defined as 0."""
     is_zero = square == 0
     positive = ops.where(is_zero, ops.ones_like(square), square)
     return ops.where(is_zero, ops.zeros_like(square), ops.sqrt(positive))
@@ -86,10 +85,10 @@ def root(square: Tensor) -> Tensor:
 def rescaled_norm(
     values: Sequence[Tensor], settled: Callable[[Tensor], Tensor] = lambda tensor: tensor
 ) -> Tensor:
-    """Norm of `values`, divided by their largest entry before they are squared.
+    """Norm of `values`, which are divided by their largest entry before they are squared.
 
-    Costs a second pass over the gradients: only for sums that are not ordinary. `settled` may
-    keep a compiler from mixing what is computed of each with what is computed of all.
+    It needs a second pass over the gradients, so use it only for sums that are not ordinary.
+    `settled` may be a barrier that keeps a compiler from mixing the sums of each with that of all.
     """
     dtype = accumulation_dtype(values)
     wide = [ops.cast(v, dtype) for v in values]
@@ -100,12 +99,12 @@ def rescaled_norm(
 
 
 def rescaled_norms(values: Sequence[Tensor], dtype: str) -> Tensor:
-    """Norm of each of `values` by itself, rescaled likewise."""
+    """Norm of each of `values` by itself, rescaled in the same way."""
     return ops.stack([ops.cast(rescaled_norm([value]), dtype) for value in values])
 
 
 def rescaled_unit_norms(value: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Norms over `axes`, which keep one entry, each rescaled by itself."""
+    """Norms over `axes`, which keep length 1; each norm is rescaled by itself."""
     if not axes:
         return ops.abs(value)
     largest = ops.max(ops.abs(value), axis=axes, keepdims=True)
@@ -120,7 +119,7 @@ def p_norm(values: Sequence[Tensor], p: float) -> Tensor:
     wide = [ops.cast(v, dtype) for v in values]
     largest = ops.max(ops.stack([_largest_magnitude(v) for v in wide]))
     if math.isinf(p):
-        # A maximum may pass over a NaN. This sum is 0 without one.
+        # A maximum may ignore a NaN. This sum is NaN with one, and 0 otherwise.
         nans = [ops.sum(ops.where(ops.isnan(v), v, ops.zeros_like(v))) for v in wide]
         return largest + ops.sum(ops.stack(nans))
     divisor = usable_divisor(largest)
@@ -139,7 +138,7 @@ def shrunk_norm(
     p: float = 2.0,
     settled: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Tensor:
-    """Norm of `values` times `shrinkage(norm)`, `norm` being theirs if the type holds it."""
+    """Norm of `values` times `shrinkage(norm)`, where `norm` is theirs if the type holds it."""
     shrunk = [_shrunk(value, shrinkage(norm)) for value in values]
     if p != 2.0:
         return p_norm(shrunk, p)
@@ -157,7 +156,7 @@ def _shrunk(value: Tensor, factor: Tensor) -> Tensor:
 def shrinkage(norm: Tensor) -> Tensor:
     """Return `shrinking_factor` where `norm` is not in range, else 1.
 
-    Hazard: XLA takes a constant factor out of a square, which then overflows.
+    Hazard: XLA moves a constant factor out of a square, which then overflows.
     """
     one = ops.ones_like(norm)
     factor = shrinking_factor(keras.backend.standardize_dtype(norm.dtype))
@@ -165,14 +164,14 @@ def shrinkage(norm: Tensor) -> Tensor:
 
 
 def shrinking_factor(dtype: str) -> float:
-    """Power of two that brings every finite entry, and any norm of them, into the range."""
+    """Power of two that brings every finite entry, and any norm of entries, into the range."""
     return _SHRINKING_FACTOR[dtype]
 
 
 def saturated(norm: Tensor, largest: Tensor) -> Tensor:
-    """Hazard: the norm of finite entries may overflow; then it is the largest number.
+    """Hazard: the norm of finite entries may overflow; it then becomes the largest number.
 
-    So an infinite norm says that an entry is infinite. `largest` is their largest magnitude.
+    An infinite norm therefore means an infinite entry. `largest` is the largest magnitude.
     """
     maximum = LARGEST[keras.backend.standardize_dtype(norm.dtype)]
     overflowed = ops.logical_and(ops.isinf(norm), ops.isfinite(largest))
@@ -185,12 +184,12 @@ def is_in_range(norm: Tensor) -> Tensor:
 
 
 def usable_divisor(largest: Tensor) -> Tensor:
-    """Hazard: zero, infinity, and a number that is flushed to zero may not be divided by.
+    """Hazard: a divisor must not be zero, infinite, or flushed to zero.
 
-    Nor may one whose reciprocal is flushed to zero, which XLA multiplies by instead.
+    Its reciprocal must not be flushed to zero either, because XLA may multiply by it.
 
-    A NaN stays in the sum whatever the divisor is. To derivatives it is a constant, as no norm
-    depends on the number that its entries are divided by.
+    A NaN stays in the sum for any divisor. The divisor is constant to derivatives, because the
+    norm does not depend on it.
     """
     largest = ops.stop_gradient(largest)
     smallest = _SMALLEST_NORMAL[keras.backend.standardize_dtype(largest.dtype)]
@@ -203,13 +202,13 @@ def usable_divisor(largest: Tensor) -> Tensor:
 def _largest_magnitude(value: Tensor) -> Tensor:
     size = _known_size(value)
     if size is None:
-        # Slices that turn out to have no rows at run time.
+        # Slices may have no rows at run time.
         return ops.max(ops.abs(value), initial=0.0)
     return ops.max(ops.abs(value)) if size else ops.sum(value)
 
 
 def _known_size(value: Tensor) -> int | None:
-    # In a TensorFlow graph the rank itself may be unknown; then the shape has no length.
+    # In a TensorFlow graph the rank may be unknown, and the shape then has no length.
     try:
         shape = tuple(value.shape)
     except ValueError:
@@ -225,8 +224,8 @@ def between(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
 
 def clamped(value: Tensor, bound: Tensor) -> Tensor:
-    """Entries cut off at `bound` and its negative; a NaN stays.
+    """Limit entries to `[-bound, bound]`; a NaN stays.
 
-    Not by `ops.clip`, which on torch computes in float32 whatever it is given.
+    `ops.clip` is not used: on torch it computes in float32 for every dtype.
     """
     return ops.where(value > bound, bound, ops.where(value < -bound, -bound, value))

@@ -1,4 +1,4 @@
-"""The global norm of a list of gradients, and the clip by it: usable without an optimizer."""
+"""The global norm of a list of gradients and the clip by it, usable without an optimizer."""
 
 import math
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ def global_norm(gradients: Gradients) -> Tensor:
 
     `global_norm(g) = sqrt(sum_i sum_j g_i[j] ** 2)`
 
-    Every list whose true norm is finite gives that norm: float16 and bfloat16 are added up
-    in float32, squares that would overflow or underflow are rescaled first, rows that a
-    `tf.IndexedSlices` names twice are summed first, dtypes may mix. A complex entry counts by its
-    absolute value. A norm that the returned dtype cannot hold, above 3.4e38 for float32, is
-    the largest number of that dtype: infinity says that an entry is infinite.
+    The norm is right whenever the returned dtype can hold it. float16 and bfloat16 are summed in
+    float32. Squares that would overflow or underflow are rescaled first. Repeated rows of a
+    `tf.IndexedSlices` are summed first. Dtypes may mix. A complex entry counts by its absolute
+    value. A norm above the range, 3.4e38 for float32, is reported as the largest number. Infinity
+    therefore means that an entry is infinite.
 
     Args:
         gradients: list or tuple of tensors of any shape and floating or complex dtype, of
-            `tf.IndexedSlices`, and of `None`, which is passed over.
+            `tf.IndexedSlices`, and of `None`, which is ignored.
 
     Returns:
         Scalar tensor on the device, float64 if any gradient is float64 or complex128, else
-        float32. 0 for an empty list. Infinity or NaN where the gradients hold one.
+        float32. 0 for an empty list. Infinity or NaN if the gradients hold one.
 
     Raises:
-        TypeError: `gradients` is a single tensor or no sequence.
+        TypeError: `gradients` is a single tensor or not a sequence.
 
     Reference:
-        `tf.linalg.global_norm`, which takes the norm of the rows of an IndexedSlices as they
-        came, overflows from 1.8e19 and refuses mixed dtypes.
+        `tf.linalg.global_norm`, which does not sum repeated rows of an IndexedSlices,
+        overflows from 1.8e19 and refuses mixed dtypes.
 
     Example:
         >>> import keras, keras_clip
@@ -56,10 +56,10 @@ def clip_by_global_norm(
 
     `clipped_i = g_i * min(1, max_norm / global_norm(g))`
 
-    At or below the threshold gradients come back bit for bit. `max_norm=0` gives zeros,
-    `max_norm=float("inf")` changes nothing. Where an entry is infinite or NaN all clipped
-    gradients are NaN, as with `tf.clip_by_global_norm`. Finite gradients are clipped to
-    `max_norm` whatever their norm.
+    Gradients at or below the threshold return bit for bit. `max_norm=0` gives zeros, and
+    `max_norm=float("inf")` changes nothing. If an entry is infinite or NaN, all clipped gradients
+    are NaN, as with `tf.clip_by_global_norm`. Finite gradients of any norm are clipped to
+    `max_norm`.
 
     Args:
         gradients: as for `global_norm`.
@@ -67,18 +67,18 @@ def clip_by_global_norm(
             whose value is not checked: a negative one counts as 0.
 
     Returns:
-        The list of clipped gradients, each with its shape, dtype and kind, `None` where
-        `None` was; and the global norm before clipping, a scalar tensor.
+        The list of clipped gradients, each with its shape, dtype and kind, and `None` in place
+        of `None`; and the global norm before clipping, a scalar tensor.
 
     Raises:
-        TypeError: `gradients` is a single tensor, or `max_norm` is no number and no tensor.
+        TypeError: `gradients` is a single tensor, or `max_norm` is neither a number nor a tensor.
         ValueError: `max_norm` is negative or NaN.
 
     Reference:
         Pascanu, Mikolov, Bengio 2013, "On the difficulty of training recurrent neural
-        networks", arXiv 1211.5063; `tf.clip_by_global_norm`, from which it differs in the
-        norm (see `global_norm`) and in being exact at or below the threshold. torch's
-        `clip_grad_norm_` divides by `norm + 1e-6`; here there is no epsilon.
+        networks", arXiv 1211.5063; `tf.clip_by_global_norm`. Deviations: the norm (see
+        `global_norm`), and exact results at or below the threshold. torch's `clip_grad_norm_`
+        divides by `norm + 1e-6`; here there is no epsilon.
 
     Example:
         >>> import keras, keras_clip
@@ -103,7 +103,7 @@ def clip_by_global_norm(
 
 
 def norm_of_tensors(gradients: Gradients, norm_type: float = 2.0) -> Tensor:
-    """`global_norm` of gradients that are known to be tensors; or another p-norm."""
+    """Return the global norm, or another p-norm, of gradients that are all tensors."""
     operands = _operands(gradients)
     dtype = floating_point.accumulation_dtype(operands)
     nonempty = [operand for operand in operands if not _is_known_to_be_empty(operand)]
@@ -141,27 +141,25 @@ def scale_to_norm(
     overwritable: Sequence[Variable] = (),
     norm_type: float = 2.0,
 ) -> list[Gradient]:
-    """Clip gradients whose `norm_type`-norm is known to be `norm`.
+    """Clip gradients whose `norm_type`-norm is `norm`.
 
-    If `overwritable` are their variables, what torch keeps as a variable's `.grad` may be
-    scaled where it is.
+    If `overwritable` holds their variables, torch may scale each `.grad` in place.
     """
     if not gradients or (is_number(max_norm) and max_norm == math.inf):
         return list(gradients)
     norm = floating_point.widened(norm)
     threshold = _as_scalar(max_norm, _dtype(norm))
-    # A negative one counts as 0. Not `ops.maximum`, which on torch computes in float32 whatever
-    # it is given.
+    # A negative threshold counts as 0. `ops.maximum` would compute in float32 on torch.
     threshold = ops.relu(threshold)
     return backend.scale_to_norm(gradients, norm, threshold, overwritable, norm_type)
 
 
 def norm_scaled_to(norm: Tensor, max_norm: Tensor) -> Tensor:
-    """Return the norm, or norms, that gradients of `norm` have after a clip to `max_norm`."""
+    """Return the norms after a clip of gradients of `norm` to `max_norm`."""
     limit = ops.cast(max_norm, _dtype(norm))
     limit = backend.where(limit < 0, ops.zeros_like(limit), limit)
     clipped = backend.where(norm > limit, limit, norm)
-    # An infinite gradient times a factor of 0 is NaN, as infinity less infinity is.
+    # An infinite gradient times a factor of 0 is NaN; infinity minus infinity makes it here.
     made_nan = ops.logical_and(ops.isinf(norm), ops.isfinite(limit))
     lost = backend.where(made_nan, norm, ops.zeros_like(norm))
     clipped = backend.where(made_nan, lost - lost, clipped)
@@ -171,7 +169,7 @@ def norm_scaled_to(norm: Tensor, max_norm: Tensor) -> Tensor:
 def global_norm_scaled_to(global_norm: Tensor, norms: Tensor, limits: Tensor) -> Tensor:
     """Return the global norm after a clip of each gradient by itself to its limit."""
     scaled = norm_scaled_to(norms, limits)
-    # Rounded another way, the norm of norms would differ where nothing is clipped.
+    # If nothing is clipped, return the same bits: the norm of norms rounds differently.
     combined = ops.cast(norm_of_tensors([scaled]), _dtype(global_norm))
     return backend.where(ops.any(scaled != norms), combined, global_norm)
 
@@ -179,7 +177,7 @@ def global_norm_scaled_to(global_norm: Tensor, norms: Tensor, limits: Tensor) ->
 def scale_each_to_norm(
     gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable] = ()
 ) -> list[Gradient]:
-    """Clip each gradient by itself: `g_i * min(1, limits_i / norms_i)`, vectors both."""
+    """Clip each gradient by itself: `g_i * min(1, limits_i / norms_i)`, with two vectors."""
     if not gradients:
         return []
     norms = floating_point.widened(norms)
@@ -207,7 +205,7 @@ def as_gradients(gradients: Any) -> list[Gradient]:
 
 
 def _is_known_to_be_empty(tensor: Tensor) -> bool:
-    # In a TensorFlow graph the rank itself may be unknown; then the shape has no length.
+    # In a TensorFlow graph the rank may be unknown, and the shape then has no length.
     try:
         return 0 in tensor.shape
     except ValueError:

@@ -1,4 +1,4 @@
-"""The norm of each unit of a gradient, and the clip of each unit by itself."""
+"""The norm of each unit of a gradient, and the clip of single units."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,17 +13,17 @@ from keras_clip.types import Gradient, Tensor
 
 Axes = tuple[int, ...]
 
-# Below this the authors divide by it instead of by the norm.
+# The authors divide by at least this number.
 _SMALLEST_DIVISOR = 1e-6
 
 _LARGEST_DIVISOR = 1e30
 
-# Norms whose squares underflow are below 1e-10, in any type that norms have.
+# In both dtypes of norms, a norm whose square underflows is below 1e-10.
 _FAR_ABOVE_UNDERFLOW = 1e-9
 
 
 class _Pair(NamedTuple):
-    """A gradient and its weight where the norms of their units are taken."""
+    """A gradient and its weight, in the form in which the norms of their units are computed."""
 
     gradient: Tensor
     weight: Tensor
@@ -98,7 +98,7 @@ def _pair(gradient: Gradient, weight: Tensor, axes: Axes) -> _Pair:
     if backend.is_sparse(gradient):
         rows, indices = backend.row_totals(gradient)
         if 0 in axes:
-            # Each row once; those that are not stored add nothing to a norm over rows.
+            # Sum repeated rows; rows that are not stored add nothing to a norm over rows.
             rows = backend.norm_operand(gradient)
         else:
             weight = ops.take(weight, indices, axis=0)
@@ -110,7 +110,7 @@ def _pair(gradient: Gradient, weight: Tensor, axes: Axes) -> _Pair:
 def _norms_and_limits(
     pairs: Sequence[_Pair], ratio: Tensor, eps: float
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return for each pair the norms of its units and what they may be, one entry a unit."""
+    """Return the norms of the units of each pair, and their limits, one entry for each unit."""
     sums = [
         (_sum_of_squares(pair.gradient, pair.axes), _sum_of_squares(pair.weight, pair.axes))
         for pair in pairs
@@ -137,7 +137,7 @@ def _norms_and_limits(
 
 def _sum_of_squares(value: Tensor, axes: Axes) -> Tensor:
     squares = ops.square(value)
-    # torch takes no axes for all of them.
+    # torch reads empty axes as all axes.
     return ops.sum(squares, axis=axes, keepdims=True) if axes else squares
 
 
@@ -152,10 +152,10 @@ def _norm_and_limit(
 
 
 def _is_exact(gradient_sum: Tensor, weight_sum: Tensor, limit: Tensor, eps: float) -> Tensor:
-    """Whether no square that left the range counts.
+    """Whether no square that left the range matters.
 
-    Zero gradients and weights, whose squares cannot be told from those that underflow, are
-    common. They do not count where the limit is far above such norms.
+    Squares that underflowed look like squares of zero, which are common. They do not matter if
+    the limit is far above such norms.
     """
     of_gradient = floating_point.is_ordinary(gradient_sum)
     harmless = ops.logical_and(ops.isfinite(gradient_sum), limit >= _FAR_ABOVE_UNDERFLOW)
@@ -166,7 +166,7 @@ def _is_exact(gradient_sum: Tensor, weight_sum: Tensor, limit: Tensor, eps: floa
 
 
 def _shrunk_norm(pair: _Pair, norm: Tensor) -> Tensor:
-    """Return the norms of smaller gradients, for those above the range."""
+    """Return the norms of the gradients times `shrinkage`, for norms above the range."""
     shrunk = pair.gradient * floating_point.shrinkage(norm)
     return floating_point.root(_sum_of_squares(shrunk, pair.axes))
 
@@ -187,7 +187,7 @@ def _scaled(
 
     def scale(values: Tensor) -> Tensor:
         wide = values if floating_point.is_complex(values) else ops.cast(values, norm.dtype)
-        # Not by the ratio of limit and norm, which may be too small for any float.
+        # The ratio of limit and norm may be too small for any float, so scale in steps.
         scaled = wide * ops.cast(first, wide.dtype) / ops.cast(divisor, wide.dtype)
         scaled = scaled * ops.cast(limit, wide.dtype)
         return ops.where(untouched, values, ops.cast(scaled, values.dtype))

@@ -1,1 +1,1 @@
-"""What is kept of each update, on the device until somebody asks."""
+"""Numbers of each update, kept on the device until the host reads them."""

@@ -1,10 +1,10 @@
-"""What a clip multiplied by, from the norm before it: on the host, for records."""
+"""The scale of a clip, computed on the host for records."""
 
 import numpy as np
 
 
 def clip_scale(norm: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """Scale by which a norm is clipped: `min(1, threshold / norm)`, NaN where either is NaN.
+    """Scale of a clip to `threshold`: `min(1, threshold / norm)`, NaN if either is NaN.
 
     Args:
         norm: array of float64, global norms before clipping.
@@ -19,11 +19,11 @@ def clip_scale(norm: np.ndarray, threshold: np.ndarray) -> np.ndarray:
 
 
 def measured_scale(norm: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Norm after clipping over norm before: above 1 for what was made longer.
+    """Norm after clipping divided by norm before: above 1 if a clipper made it longer.
 
     Args:
         norm: array of float64, global norms before clipping.
-        after: array of float64, global norms after it.
+        after: array of float64, global norms after clipping.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(norm == after, 1.0, after / norm)

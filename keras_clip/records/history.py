@@ -1,4 +1,4 @@
-"""What each of the latest updates was like, kept on the device until somebody asks."""
+"""Numbers of the latest updates, kept on the device until the host reads them."""
 
 import math
 from collections.abc import Mapping
@@ -16,26 +16,26 @@ from keras_clip.types import Tensor, Variable
 
 Record = dict[str, np.ndarray]
 
-# What a step writes; the rest is computed where it is read, on the host.
+# Columns that a step writes; the host computes the rest when it reads them.
 _COLUMNS = ("grad_norm", "clip_threshold", "norm_after_clip", "kind")
 
 # `kind` is a bit mask: 1 skipped, 2 norm measured after the clip, 4 no threshold.
 _SKIPPED, _MEASURED, _NO_THRESHOLD = 1, 2, 4
 
-# What a step writes once the wrapped optimizer has changed the weights.
+# Columns that a step writes after the wrapped optimizer has changed the weights.
 UPDATE_COLUMNS = ("update_ratio", "update_scale")
 
 _ROWS, _UPDATES, _RATIOS = "history", "history_updates", "history_of_update_ratios"
 
 
 class History:
-    """A row of numbers for each of the latest `size` updates, the oldest making way.
+    """A row of numbers for each of the latest `size` updates; new rows replace the oldest.
 
     Args:
-        size: int of at least 0, how many updates are remembered; 0 remembers nothing.
+        size: int of at least 0, number of rows; 0 keeps none.
 
     Raises:
-        TypeError: `size` is no int.
+        TypeError: `size` is not an int.
         ValueError: `size` is negative.
     """
 
@@ -48,7 +48,7 @@ class History:
         self._ratios: Ring | None = None
 
     def build(self, wrapper: Any, dtype: str, *, with_update_ratios: bool) -> None:
-        """Create the rows and the count of all updates so far, as variables of `wrapper`."""
+        """Create the rows and the count of all updates, as variables of `wrapper`."""
         # Workers that do not wait for each other would write one row at once.
         if not self.size or backend.asynchronous_strategy() is not None:
             return
@@ -61,22 +61,22 @@ class History:
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is anything to write to."""
+        """Whether rows are kept."""
         return self._rows is not None
 
     @property
     def count(self) -> Tensor | None:
-        """How many updates there were so far, on the device; None if nothing is kept."""
+        """Number of updates so far, on the device; None if no rows are kept."""
         return self._updates.value if self.is_kept else None
 
     @property
     def first_row(self) -> Tensor | None:
-        """Some of the record, on the device: an operation on it waits for what is written."""
+        """A row on the device, or None: an operation on it runs after the rows are written."""
         return self._rows.variable.value[0] if self.is_kept else None
 
     @property
     def variables(self) -> list[Variable]:
-        """What it consists of."""
+        """The variables of the rows and the count."""
         rings = [ring.variable for ring in (self._rows, self._ratios) if ring is not None]
         return [*rings, self._updates] if self.is_kept else []
 
@@ -87,9 +87,9 @@ class History:
 
         Args:
             norm: global norm before clipping.
-            threshold: of the global norm, or None where it has none.
-            after: global norm after clipping, or None where that is `min(norm, threshold)`.
-            skip: whether the update is not applied, or None if each is.
+            threshold: threshold of the global norm, or None without one.
+            after: global norm after clipping, or None for `min(norm, threshold)`.
+            skip: whether the update is not applied, or None if no update is skipped.
         """
         dtype = self._rows.variable.dtype
         norm = _as(dtype, norm)
@@ -105,11 +105,11 @@ class History:
         backend.count_up(self._updates)
 
     def write_update_ratio(self, ratio: Tensor | None, scale: Tensor | None) -> None:
-        """Add to the row that `write` added last.
+        """Complete the row that `write` added last.
 
         Args:
-            ratio: norm of the change over norm of the weights, or None if there was no change.
-            scale: norm of the change after its limit over norm before, likewise.
+            ratio: norm of the change divided by norm of the weights, or None without a change.
+            scale: norm of the change after its limit divided by norm before, or None.
         """
         if self._ratios is None:
             return
@@ -120,7 +120,7 @@ class History:
         self._ratios.write(self._updates.value - 1, backend.stack(row))
 
     def updates(self) -> int:
-        """Return how many updates there were so far; waits for the device."""
+        """Return the number of updates so far; waits for the device."""
         return int(self._updates.numpy()) if self.is_kept else 0
 
     def read(self) -> Record:
@@ -130,7 +130,7 @@ class History:
         updates = self.updates()
         steps = np.arange(max(0, updates - self.size), updates)
         rows = self._rows.read(steps)
-        # Of a smaller history that was loaded, older rows are missing.
+        # After loading a smaller history, older rows are unknown.
         is_known = ~np.isnan(rows[:, _COLUMNS.index("kind")])
         columns = _columns(steps[is_known], rows[is_known])
         if self._ratios is not None:
@@ -139,7 +139,7 @@ class History:
         return columns
 
     def save(self, store: Any) -> None:
-        """Store the rows that are written, and the count."""
+        """Store the filled rows and the count."""
         if self.is_kept:
             for ring in (self._rows, self._ratios):
                 if ring is not None:
@@ -147,8 +147,8 @@ class History:
             store[_UPDATES] = self._updates.numpy()
 
     def load(self, store: Mapping[str, Any]) -> None:
-        """Restore what `save` stored, from a history of any size; leave out what is not there."""
-        # What Keras 3.8 stores in has keys, but cannot be asked for one.
+        """Restore the rows that `save` stored, from a history of any size, if there are any."""
+        # The stores of Keras 3.8 have `keys`, but no `in`.
         if not self.is_kept or _ROWS not in {*store.keys()}:
             return
         updates = int(np.asarray(store[_UPDATES]))
@@ -159,7 +159,7 @@ class History:
 
 
 def _as(dtype: str, number: Tensor) -> Tensor:
-    # Even where there is nothing to do, a cast takes microseconds on torch.
+    # On torch, even a cast that does nothing takes microseconds.
     return number if str(number.dtype).endswith(dtype) else ops.cast(number, dtype)
 
 

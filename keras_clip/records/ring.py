@@ -1,4 +1,4 @@
-"""Rows of numbers on the device, of which the oldest makes way for the latest."""
+"""A ring buffer of rows on the device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from keras_clip.types import Tensor, Variable
 
 
 class Ring:
-    """A row for each of the latest `size` updates; one that is unknown holds NaN.
+    """A row for each of the latest `size` updates; an unknown row holds NaN.
 
     Args:
-        wrapper: optimizer whose variable it becomes.
-        name: of the variable, which is saved under it.
+        wrapper: the optimizer that owns the variable.
+        name: name of the variable, also in a file.
         size: int of at least 1, number of rows.
         columns: int of at least 1, numbers in a row.
-        dtype: str, of the numbers.
+        dtype: str, dtype of the numbers.
     """
 
     def __init__(self, wrapper: Any, name: str, size: int, columns: int, dtype: str) -> None:
@@ -28,7 +28,7 @@ class Ring:
         )
 
     def write(self, update: Tensor, row: Tensor) -> None:
-        """Write the row of an update, an integer scalar tensor."""
+        """Write the row of an update; `update` is an integer scalar tensor."""
         backend.write_row(self.variable, update % self.size, row)
 
     def read(self, steps: np.ndarray) -> np.ndarray:
@@ -37,15 +37,15 @@ class Ring:
         return rows
 
     def save(self, store: Any, updates: int) -> None:
-        """Store the rows that `updates` updates have filled."""
+        """Store the rows that are filled after `updates` updates."""
         store[self.name] = self.variable.numpy()[:updates]
 
     def load(self, store: Mapping[str, Any], updates: int) -> None:
-        """Restore what a ring of any size stored after `updates` updates."""
+        """Restore the rows that a ring of any size stored after `updates` updates."""
         latest = np.arange(max(0, updates - self.size), updates)
         rows = np.zeros(self.variable.shape, self.variable.dtype)
         rows[latest % self.size] = np.nan
-        # What Keras 3.8 stores in has keys, but cannot be asked for one.
+        # The stores of Keras 3.8 have `keys`, but no `in`.
         if self.name in {*store.keys()}:
             stored = np.asarray(store[self.name])
             known = latest[latest >= updates - len(stored)]

@@ -1,4 +1,4 @@
-"""Which variable's gradient is the large one, kept on the device until somebody asks."""
+"""Norms of single variables' gradients, kept on the device until the host reads them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from keras_clip.types import Tensor, Variable
 
 
 class VariableNorms:
-    """A row of norms, one for each variable, at every k-th update: off until it is started."""
+    """A row with the norm of each variable, at every k-th update; off until `start`."""
 
     def __init__(self) -> None:
         self.every = 0
@@ -25,7 +25,7 @@ class VariableNorms:
         self.variables: list[Variable] = []
 
     def start(self, every: int, size: int) -> None:
-        """Say that norms are to be kept, before `build` or before it is called again."""
+        """Turn recording on; call `build` afterwards, also if it was called before."""
         every = check_count("every", every, minimum=1)
         size = check_count("size", size, minimum=1)
         if self.every and (every, size) != (self.every, self._size):
@@ -55,7 +55,7 @@ class VariableNorms:
                 shape, dtype=dtype, aggregation="only_first_replica", name=name
             )
 
-        # One row more than are kept: what is not due is written there, without a branch.
+        # An extra row takes the updates that are not due, so that no branch is needed.
         shape = (self._size + 1, len(self._paths))
         self._rows = add(shape, wrapper.clipper.dtype, "variable_norms")
         self._steps = add((self._size + 1, 1), "int32", "variable_norms_steps")
@@ -63,7 +63,7 @@ class VariableNorms:
         self.variables = [self._rows, self._steps, self._taken]
 
     def write(self, update: Update, previous_norm: Tensor, step: Tensor | None) -> None:
-        """Add the norms of an update, if they are due; `step` is the history's, if it has one."""
+        """Add the norms of an update if they are due; `step` is that of the history, or None."""
         if not self.variables or not update.gradients:
             return
         updates = self._taken.value[0] if step is None else step
@@ -83,7 +83,7 @@ class VariableNorms:
         return _compiled_norms_if(is_due, update.gradients, update.global_norm)
 
     def _as_row(self, norms: Tensor, variables: Sequence[Variable]) -> Tensor:
-        """Bring the norms in order, with 0 for variables that have no gradient."""
+        """Return the norms in the order of all variables, with 0 for those without a gradient."""
         given = {self._places[id(variable)]: norm for norm, variable in enumerate(variables)}
         if [given.get(place) for place in range(len(self._paths))] == list(range(len(given))):
             return norms
@@ -103,7 +103,7 @@ class VariableNorms:
 
 
 def _distinct(paths: list[str]) -> list[str]:
-    """Number those that another variable, or the column of steps, has already."""
+    """Return unique names: add a number to a name that is taken, also by `step`."""
     taken = {"step"}
     for place, path in enumerate(paths):
         number = 1
@@ -115,7 +115,7 @@ def _distinct(paths: list[str]) -> list[str]:
 
 
 def _norms_if(is_due: Tensor, gradients: list[Any], like: Tensor) -> Tensor:
-    """Return the norms where they are due, and zeros where measuring them can be spared."""
+    """Return the norms if they are due, and zeros otherwise if that saves the measurement."""
 
     def zeros() -> Tensor:
         return ops.zeros((len(gradients),), like.dtype)

@@ -1,1 +1,1 @@
-"""Updates that are not applied, and why."""
+"""Skipped updates: decisions, counters, errors."""

@@ -1,4 +1,4 @@
-"""Which updates are not applied, how many there were, and when they are too many."""
+"""Decide which updates are skipped, count them, and raise errors."""
 
 import warnings
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ from keras_clip.skipping.nonfinite import (
 from keras_clip.thresholds import HeldThreshold
 from keras_clip.types import Gradient, Tensor, Variable
 
-# Why an update is skipped: the entries of `skips_in_a_row`.
+# The reasons to skip an update, in the order of the entries of `skips_in_a_row`.
 _REASONS = (
     "gradients that are not finite",
     "a norm above skip_above times the threshold",
     "an overflow under the loss scale",
 )
 
-# Names that an error lists. Fixed, so that the state has one shape whatever trains.
+# Number of names in an error. It is fixed, so the shape of the state is the same for all models.
 _MOST_NAMES = 20
 
 
 class Skipping:
-    """Decides which updates are skipped, counts them, and raises where they are too many.
+    """Decides which updates are skipped, counts them, and raises if they are too many.
 
     Args:
         nonfinite: policy for gradients that are not finite.
@@ -84,16 +84,16 @@ class Skipping:
 
     @property
     def momentary(self) -> list[Variable]:
-        """The variables that describe a moment, and mean nothing in another run."""
+        """The variables that describe only the current run, and are not saved."""
         return [self._nonfinite_variables]
 
     @property
     def names_gradients(self) -> bool:
-        """Whether `dropped` looks for those that are not finite."""
+        """Whether `dropped` looks for gradients that are not finite."""
         return self.nonfinite == "raise" or self.max_consecutive_skips is not None
 
     def zeroed(self, update: Update) -> Update:
-        """Return the update without its NaN and infinite entries, if the policy is to zero them."""
+        """Return the update, with NaN and infinite entries set to 0 if the policy is "zero"."""
         if self.nonfinite != "zero":
             return update
         is_zeroed = ops.logical_not(ops.isfinite(update.global_norm))
@@ -101,7 +101,7 @@ class Skipping:
         return update.with_gradients(*zero_nonfinite_entries(update.gradients, update.global_norm))
 
     def decide(self, update: Update, clipper: Clipper) -> Tensor | None:
-        """Return whether to skip the update, and count it; None where none is ever skipped."""
+        """Return whether to skip the update, and count it; None if no update is ever skipped."""
         leaves_out_nonfinite = self.nonfinite in ("skip", "raise")
         if self.skip_above.value is None and not leaves_out_nonfinite:
             return None
@@ -119,7 +119,7 @@ class Skipping:
         norm, threshold = clipper.running_threshold(update)
         limit = ops.cast(update.evaluate(self.skip_above.value), norm.dtype)
         above = norm > limit * ops.cast(threshold, norm.dtype)
-        # Not `not (norm <= ...)`, which TensorFlow's graph optimizer turns into `norm > ...`.
+        # TensorFlow's graph optimizer would turn `not (norm <= ...)` into `norm > ...`.
         return ops.logical_or(ops.isnan(norm), above)
 
     def _count_in_a_row(self, skip: Tensor, not_finite: Tensor) -> None:
@@ -129,7 +129,7 @@ class Skipping:
             ops.logical_and(skip, ops.logical_not(not_finite)),
             ops.zeros_like(skip),
         ]
-        # An applied update ends the row, unless an error is due: a callback may look later.
+        # An applied update ends the row, unless an error is due: a callback may raise it later.
         others = ops.where(self._is_due(count), count, ops.zeros_like(count))
         added = count + ops.cast(ops.stack(flags), "int32")
         self._in_a_row.assign(ops.where(skip, added, others))
@@ -145,9 +145,9 @@ class Skipping:
     def dropped(
         self, gradients: Sequence[Gradient], variables: Sequence[Variable], row: Tensor | None
     ) -> None:
-        """Note which gradients are not finite, and raise if that can be done from here.
+        """Store which gradients are not finite, and raise if that is possible here.
 
-        `row` is any part of the record, which is written before an error is raised.
+        `row` is a row of the record, or None. The record is written before an error is raised.
         """
         if not self.names_gradients:
             return
@@ -155,14 +155,14 @@ class Skipping:
         for flag, variable in zip(flags_of_nonfinite(gradients), variables, strict=True):
             flags[self._positions[id(variable)]] = flag
         places = _first_places(flags)
-        # Until an error is raised, the names are those of the first NaN, whatever follows it.
+        # Until an error is raised, keep the names of the first NaN.
         is_first = ops.logical_and(self._in_a_row.value[0] == 1, places[0] >= 0)
         named = ops.where(is_first, places, self._nonfinite_variables.value)
         self._nonfinite_variables.assign(named)
         self._raise_if_possible([] if row is None else [row])
 
     def overflowed(self) -> None:
-        """Count an update that a LossScaleOptimizer around the wrapper has left out."""
+        """Count an update that a LossScaleOptimizer around the wrapper has skipped."""
         self.skipped_steps.assign(self.skipped_steps + 1)
         if self.max_consecutive_skips is not None:
             count = self._in_a_row.value
@@ -174,17 +174,17 @@ class Skipping:
     def _raise_if_possible(self, after: Sequence[Tensor] = ()) -> None:
         count = self._in_a_row.value
         fatal, noted = self._is_due(count), self._noted()
-        # The error of a TensorFlow graph is hard to read: a callback's is better.
+        # The error of a TensorFlow graph is hard to read; if a callback watches, it raises.
         if not backend.can_raise(fatal, self._is_watched):
             self._warn_unless_watched()
             return
-        # Each error is raised once, so that training may go on.
+        # Each error is raised once, so training can continue.
         self._in_a_row.assign(ops.where(fatal, ops.zeros_like(count), count))
         after = [*after, self._in_a_row.value]
         backend.raise_where(fatal, self._error, (*_REASONS, *self._paths), noted, after)
 
     def _noted(self) -> Tensor:
-        """Return which reasons, and which variables, an error has to name."""
+        """Return flags for the reasons and the variables that an error names."""
         reasons = self._in_a_row.value > 0
         places = backend.constant(np.arange(len(self._paths), dtype="int32"), like=reasons)
         named = ops.any(self._nonfinite_variables.value[:, None] == places[None, :], axis=0)
@@ -194,7 +194,7 @@ class Skipping:
     def _error(self, names: Sequence[str]) -> Exception:
         reasons = [reason for reason in _REASONS if reason in names]
         variables = [name for name in names if name not in _REASONS]
-        concerned = f" Not finite are the gradients of: {', '.join(variables)}" if variables else ""
+        concerned = f" Variables with such gradients: {', '.join(variables)}" if variables else ""
         if not names:  # TensorFlow puts this text into a graph and adds the names to it.
             concerned = " Reasons and variables:"
         if self.nonfinite == "raise" and reasons[:1] in ([], [_REASONS[0]]):
@@ -222,7 +222,7 @@ class Skipping:
         )
 
     def watch(self, is_watched: bool) -> None:
-        """Note whether somebody will call `raise_if_due` during the steps to come."""
+        """Store whether `raise_if_due` will be called during the next steps."""
         self._is_watched = is_watched
 
     def raise_if_due(self) -> None:
@@ -238,7 +238,7 @@ class Skipping:
 
 
 def _first_places(flags: Sequence[Tensor]) -> Tensor:
-    """Return the first places that are flagged, and -1 for as many as are missing."""
+    """Return the positions of the first flags, padded with -1."""
     flagged = ops.stack(list(flags))
     places = backend.constant(np.arange(len(flags), dtype="int32"), like=flagged)
     beyond = ops.zeros_like(places) + len(flags)

@@ -1,4 +1,4 @@
-"""What happens to an update whose gradients are not finite."""
+"""The policies for gradients that are not finite, their errors and checks."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
@@ -16,7 +16,7 @@ POLICIES: tuple[str, ...] = get_args(NonFinitePolicy)
 
 
 class NonFiniteGradientError(FloatingPointError):
-    """Gradients are NaN or infinite, and `nonfinite="raise"` asked to be told."""
+    """Gradients are NaN or infinite, with `nonfinite="raise"`."""
 
 
 class TooManySkipsError(RuntimeError):
@@ -24,7 +24,7 @@ class TooManySkipsError(RuntimeError):
 
 
 def check_policy(nonfinite: Any) -> None:
-    """Raise if it is none of `POLICIES`."""
+    """Raise if `nonfinite` is not one of `POLICIES`."""
     if nonfinite not in POLICIES:
         raise ValueError(
             "nonfinite must be 'propagate' (the step shows the NaN), 'skip' (the update is not "
@@ -34,7 +34,7 @@ def check_policy(nonfinite: Any) -> None:
 
 
 def check_limit(max_consecutive_skips: Any, may_skip: bool) -> None:
-    """Raise if it is no number of updates, or if no update is ever skipped."""
+    """Raise if it is not a number of updates, or if no option skips updates."""
     if max_consecutive_skips is None:
         return
     is_integer = isinstance(max_consecutive_skips, int)
@@ -45,14 +45,14 @@ def check_limit(max_consecutive_skips: Any, may_skip: bool) -> None:
         )
     if not may_skip:
         raise ValueError(
-            "max_consecutive_skips limits updates that are skipped, and here none ever is. Set "
+            "max_consecutive_skips limits skipped updates, and no option here skips any. Set "
             "nonfinite='skip' or skip_above as well, or leave it out. Received: "
             f"max_consecutive_skips={max_consecutive_skips!r}."
         )
 
 
 def check_skip_above(skip_above: Any, clipper: Clipper) -> None:
-    """Raise if the clipper has no threshold for `skip_above` to be a multiple of."""
+    """Raise if the clipper has no threshold that `skip_above` can multiply."""
     if skip_above is not None and not clipper.has_running_threshold:
         raise ValueError(
             "skip_above is a multiple of the clipper's threshold for one norm, and "
@@ -64,7 +64,7 @@ def check_skip_above(skip_above: Any, clipper: Clipper) -> None:
 def zero_nonfinite_entries(
     gradients: list[Gradient], global_norm: Tensor
 ) -> tuple[list[Gradient], Tensor]:
-    """Replace NaN and infinite entries by 0 where `global_norm` says that there may be any.
+    """Replace NaN and infinite entries by 0 if `global_norm` is not finite.
 
     Returns the gradients and their norm.
     """
@@ -77,7 +77,7 @@ def _zero(gradients: list[Gradient], global_norm: Tensor) -> tuple[list[Gradient
         finite = [backend.map_values(gradient, _finite_or_zero) for gradient in gradients]
         return finite, ops.cast(norm_of_tensors(finite), global_norm.dtype)
 
-    # Finite gradients are not touched, so that they stay the same bit for bit.
+    # Finite gradients stay the same bit for bit.
     chosen: tuple[list[Gradient], Tensor] = backend.choose(
         ops.isfinite(global_norm), lambda: (list(gradients), global_norm), zeroed
     )
@@ -92,7 +92,7 @@ def _finite_or_zero(values: Tensor) -> Tensor:
 
 
 def flags_of_nonfinite(gradients: Sequence[Gradient]) -> list[Tensor]:
-    """Return for each gradient whether an entry is NaN or infinite, as 0 or 1."""
+    """Return 1 for each gradient with a NaN or infinite entry, and 0 for the others."""
     return [
         ops.cast(ops.logical_not(ops.all(ops.isfinite(backend.values(gradient)))), "int32")
         for gradient in gradients

@@ -1,1 +1,1 @@
-"""Bounds on weights, right after an update."""
+"""Bounds on weights after each update."""

@@ -1,4 +1,4 @@
-"""What the rules about weights have in common."""
+"""The base class of rules about weights."""
 
 
 class Rule:
@@ -7,12 +7,12 @@ class Rule:
     _owner: str | None = None
 
     def claim(self, owner: str) -> None:
-        """Note the optimizer it belongs to. Called by `ClippedOptimizer`."""
+        """Store the optimizer that it belongs to. Called by `ClippedOptimizer`."""
         self.check_unclaimed()
         self._owner = owner
 
     def check_unclaimed(self) -> None:
-        """Raise if another optimizer has it, whose threshold it would share."""
+        """Raise if it already belongs to an optimizer, because two would share the threshold."""
         if self._owner is not None:
             raise ValueError(
                 f"This {type(self).__name__} belongs to the optimizer {self._owner!r} already. "

@@ -15,18 +15,18 @@ _DEFAULT = "default"
 
 
 class ThresholdGroups:
-    """What `max_weight` or `max_update_ratio` of a `ClippedOptimizer` may be, in one form.
+    """The argument `max_weight` or `max_update_ratio` of a `ClippedOptimizer`, in one form.
 
     Args:
         argument: name of the argument, and of the `Threshold` of a `rule`.
-        rule: the class that says more than a number, such as `WeightClipping`.
+        rule: class of the rule, such as `WeightClipping`.
         given: number, schedule, callable of the step or a `rule`, for all variables; a dict of
             path patterns to any of these or None, where the key "default" stands for the
             variables that no pattern matches; or None.
 
     Raises:
-        TypeError: `given` is none of these, or a pattern is no str.
-        ValueError: a number is negative or NaN, the dict is empty, a pattern is no regular
+        TypeError: `given` has another type, or a pattern is not a str.
+        ValueError: a number is negative or NaN, the dict is empty, a pattern is not a regular
             expression, or one rule is given twice or to a second optimizer.
     """
 
@@ -72,7 +72,7 @@ class ThresholdGroups:
         return [rule for rule in self.rules.values() if rule is not None]
 
     def claim(self, owner: str) -> None:
-        """Note the optimizer that the thresholds belong to."""
+        """Store the optimizer that the thresholds belong to."""
         for rule in self._given_rules():
             rule.claim(owner)
 
@@ -131,7 +131,7 @@ class ThresholdGroups:
         return bool(self._given_rules())
 
     def get_config(self) -> Any:
-        """Return what the constructor takes, serialized."""
+        """Return the argument in serialized form."""
         serialized = {
             key: keras.saving.serialize_keras_object(rule) for key, rule in self.rules.items()
         }
@@ -148,7 +148,7 @@ def groups_from_config(config: Any, custom_objects: Any = None) -> Any:
 
 
 class _VariableMaker:
-    """Gives thresholds their variables, each under a name of its own."""
+    """Creates the variables of thresholds, each under its own name."""
 
     def __init__(self, made: list[Variable], prefix: str, dtype: str) -> None:
         self._made = made

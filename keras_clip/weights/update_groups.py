@@ -1,4 +1,4 @@
-"""The limit of how far one update moves the variables that an optimizer trains."""
+"""The limit of the change of all trained variables in one update."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,11 +16,11 @@ from keras_clip.weights.update_clipping import UpdateClipping
 
 
 class MeasuredUpdate(NamedTuple):
-    """How far an update moved all variables together.
+    """The change of all variables together in one update.
 
     Attributes:
-        ratio: scalar tensor, norm of the change over norm of the weights, before the limit.
-        scale: scalar tensor, norm of the change after the limit over norm before.
+        ratio: scalar tensor, norm of the change divided by norm of the weights, before the limit.
+        scale: scalar tensor, norm of the change after the limit divided by norm before.
     """
 
     ratio: Tensor
@@ -49,11 +49,11 @@ class UpdateGroups(ThresholdGroups):
             self._limited += own
 
     def values(self) -> list[Tensor]:
-        """Return what the limited variables hold now, to be kept until `limit`."""
+        """Return the current values of the limited variables, for `limit`."""
         return backend.values_to_keep(self._limited)
 
     def limit(self, before: Sequence[Tensor], step: Tensor) -> MeasuredUpdate:
-        """Move the variables back towards their values `before`, as far as the limits ask."""
+        """Move the variables back towards their values `before`, until the limits hold."""
         changes = self._norms(map(_difference, backend.tensors(self._limited), before))
         weights = self._norms(before)
         parts, factors, spread = [], [], []
@@ -82,7 +82,7 @@ class _Part(NamedTuple):
 
     def factor(self, ratio: Tensor) -> Tensor:
         limit = ratio * self.weights
-        # A NaN compares as false, and an infinite change is left to be seen.
+        # A NaN compares as false, and an infinite change stays visible.
         exceeds = ops.logical_and(self.change > limit, ops.isfinite(self.change))
         one = ops.ones_like(self.change)
         return ops.where(exceeds, limit / ops.where(exceeds, self.change, one), one)

@@ -1,4 +1,4 @@
-"""How far weights may be from zero."""
+"""The bound on the distance of weights from zero."""
 
 import math
 import warnings
@@ -22,35 +22,35 @@ class WeightClipping(Rule):
     `w = min(max(w, -bound), bound)`, where `bound = max_weight`, or
     `bound = max_weight / sqrt(fan_in)`
 
-    Given to `ClippedOptimizer` as its `max_weight`, for all variables that it trains or for
-    groups of them. A weight within the bound stays as it is, bit for bit, and so does a NaN.
-    The projection comes after an update and before Keras's moving averages of the weights;
-    micro-batches of a gradient accumulation are no updates.
+    Pass it to `ClippedOptimizer` as `max_weight`, for all variables or for groups of them. A
+    weight within the bound stays bit for bit, and so does a NaN. The projection comes after an
+    update and before Keras's moving averages of the weights. Micro-batches of a gradient
+    accumulation are not projected.
 
     Args:
         max_weight: the bound, or its ratio to `1 / sqrt(fan_in)`, at least 0: a number, a
-            `LearningRateSchedule` or a callable of the step. Defaults to 0.01, that of
-            Wasserstein GANs. A number can be reassigned at any time.
-        scale_by_fan_in: bool, whether the bound shrinks with the number of inputs that one
-            output of the layer is a sum over. A bias has that of its layer's kernel; gains, and
-            the rows of embeddings, have 1. Defaults to False.
-        layers: the model that is trained, a layer, or a list of them, which tell the fan-in of
-            their variables. They are asked when the optimizer is built; the config keeps the
-            answers, not the layers. Without it, the names of variables tell the fan-in of many;
-            for the others it is the product of all axes but the last, and a warning names them.
-            Defaults to None.
+            `LearningRateSchedule` or a callable of the step. Defaults to 0.01, the bound of
+            Wasserstein GANs. You can assign a number at any time.
+        scale_by_fan_in: bool, whether the bound shrinks with the fan-in, the number of inputs
+            that one output sums over. A bias has the fan-in of its layer's kernel. Gains and the
+            rows of embeddings have 1. Defaults to False.
+        layers: the trained model, a layer, or a list of them, which know the fan-in of their
+            variables. They are read when the optimizer is built, and the config keeps the
+            fan-in, not the layers. Without `layers`, the names of many variables tell their
+            fan-in. For the others it is the product of all axes but the last, and a warning
+            names them. Defaults to None.
 
     Raises:
-        TypeError: `max_weight` is no number, schedule or callable, `scale_by_fan_in` no bool,
-            or `layers` no layers.
+        TypeError: `max_weight` is not a number, schedule or callable, `scale_by_fan_in` is not a
+            bool, or `layers` are not layers.
         ValueError: `max_weight` is negative or NaN, or `layers` is given without
-            `scale_by_fan_in`; when the optimizer is built: `layers` has none of the variables.
+            `scale_by_fan_in`. When the optimizer is built: `layers` has none of the variables.
 
     Reference:
         Arjovsky, Chintala, Bottou 2017, arXiv 1701.07875, for the fixed bound. Elsayed, Lan,
-        Lyle, Mahmood 2024, arXiv 2407.01704, for the one by fan-in, where `max_weight` is
+        Lyle, Mahmood 2024, arXiv 2407.01704, for the bound by fan-in, where `max_weight` is
         their kappa, 1 to 5. Their code takes the fan-in of a bias from the kernel before it
-        and knows no other variables.
+        and bounds only kernels and biases.
 
     Example:
         >>> import keras_clip
@@ -78,7 +78,7 @@ class WeightClipping(Rule):
             )
         if layers is not None and not scale_by_fan_in:
             raise ValueError(
-                "layers tell the fan-in, which counts with scale_by_fan_in=True only. "
+                "layers tell the fan-in, which only scale_by_fan_in=True uses. "
                 f"Received: layers={layers!r}, scale_by_fan_in=False."
             )
         self.max_weight = max_weight
@@ -90,7 +90,7 @@ class WeightClipping(Rule):
 
         Args:
             own: the variables it bounds.
-            variables: all that the optimizer trains.
+            variables: all variables of the optimizer.
         """
         if not self.scale_by_fan_in:
             return [1.0] * len(own)
@@ -100,11 +100,11 @@ class WeightClipping(Rule):
         if guessed:
             _warn_of_guesses(guessed)
         found = [fan_ins[id(v)] or fan_in_by_shape(v.shape) for v in own]
-        # An empty variable has none.
+        # An empty variable has no fan-in.
         return [1.0 / math.sqrt(max(fan_in, 1)) for fan_in in found]
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments, `max_weight` as it stands now."""
+        """Return the arguments, with the current `max_weight`."""
         held = held_thresholds(self)["max_weight"]
         return {
             "max_weight": held.get_config(),
@@ -114,7 +114,7 @@ class WeightClipping(Rule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "WeightClipping":
-        """Make what `get_config` described."""
+        """Return the `WeightClipping` that `get_config` described."""
         return cls(**{**config, "max_weight": threshold_from_config(config["max_weight"])})
 
 

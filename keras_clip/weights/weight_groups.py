@@ -1,4 +1,4 @@
-"""The bound of each variable that an optimizer trains."""
+"""The bound of each trained variable."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ class WeightGroups(ThresholdGroups):
                 self._ratios[id(variable)] = rule, ratio
 
     def bounds(self, variables: Sequence[Variable], step: Tensor) -> list[tuple[Variable, Tensor]]:
-        """Return those of the variables that have a bound, and the bound, a scalar tensor."""
+        """Return the variables with a bound, each with its bound, a scalar tensor."""
         grouped = [(v, *self._ratios[id(v)]) for v in variables if id(v) in self._ratios]
         limits = {id(rule): self.threshold(rule, step) for _, rule, _ in grouped}
         return [

@@ -245,5 +245,5 @@ class TestGet:
             clippers.get(identifier)
 
     def test_a_config_of_something_else(self):
-        with pytest.raises(TypeError, match="describes no keras_clip.Clipper"):
+        with pytest.raises(TypeError, match="must describe a keras_clip.Clipper"):
             clippers.get(keras.saving.serialize_keras_object(keras.optimizers.SGD()))

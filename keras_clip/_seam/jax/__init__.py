@@ -1,1 +1,1 @@
-"""JAX: nothing here is imported on another backend."""
+"""The JAX backend, which is imported only on JAX."""

@@ -11,7 +11,7 @@ from keras_clip.types import Tensor, Variable
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
-    """Limit each variable to its bound, if any value is outside."""
+    """Limit each variable to its bound, if any value exceeds its bound."""
     values = [variable.value for variable in variables]
     clamped = _compiled_clamped(values, list(bounds), control_flow.loop_pays(values[0]))
     for variable, value in zip(variables, clamped, strict=True):
@@ -31,7 +31,7 @@ def _clamped(values: list[Tensor], bounds: list[Tensor], in_loop: bool) -> list[
 def shrink_changes(
     variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
 ) -> None:
-    """Assign to all variables, if any change is to be smaller."""
+    """Assign to all variables, if any factor is below 1."""
     values = [variable.value for variable in variables]
     shrunk = _compiled_shrunk(
         values, list(before), list(factors), control_flow.loop_pays(values[0])
@@ -58,7 +58,7 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
 
 
 def _with_row(array: Tensor, index: Tensor, row: Tensor) -> Tensor:
-    # Not `at[].set`, which first checks that the index is valid.
+    # `at[].set` would first check that the index is valid.
     return jax.lax.dynamic_update_index_in_dim(array, row, index, 0)
 
 

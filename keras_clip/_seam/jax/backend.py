@@ -15,7 +15,7 @@ from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 
 class JaxBackend(Backend):
-    """Arrays are logical ones, over all devices: there are no replicas to reduce over."""
+    """An array is logical and spans all devices, so no reduction over replicas is needed."""
 
     SPARSE_KIND = "a jax BCOO"
 
@@ -68,7 +68,7 @@ class JaxBackend(Backend):
         return jnp.stack(list(scalars))
 
     def compiled(self, function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
-        # Outside `jit` every call of `cond` would compile its two branches again.
+        # Outside `jit`, every call of `cond` would compile both branches again.
         jitted: Callable[..., Any] = jax.jit(function, static_argnums=static)
         return jitted
 
@@ -107,7 +107,7 @@ class JaxBackend(Backend):
 
     def on_every_device(self, rank: int) -> dict[str, Any]:
         distribution = keras.distribution.distribution()
-        # Keras 3.8 takes no layout.
+        # Keras 3.8 has no argument for a layout.
         if distribution is None or "layout" not in inspect.signature(keras.Variable).parameters:
             return {}
         mesh = distribution.device_mesh

@@ -1,4 +1,4 @@
-"""Decisions on the device: branches, and loops of one turn or none."""
+"""Decisions on the device: branches, and loops with at most one iteration."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,23 +15,23 @@ _Function = Callable[..., list[Any]]
 
 def loop_pays(tensor: Tensor) -> bool:
     """Return whether a decision about `tensor` is faster as a loop than as a branch."""
-    # A program must not overwrite its caller's inputs. An accelerator's loop waits for the host to
-    # read its condition, more than once.
+    # A program must not overwrite its caller's inputs. On an accelerator, the host reads the
+    # condition of a loop more than once.
     return isinstance(tensor, jax.core.Tracer) and jax.default_backend() == "cpu"
 
 
 def change_if(
     condition: Tensor, function: _Function, values: list[Any], *operands: Any, in_loop: bool
 ) -> list[Any]:
-    """Return `function(values, *operands)` or, where `condition` is false, every bit of `values`.
+    """Return `function(values, *operands)`, or the same bits of `values` if `condition` is false.
 
     Args:
         condition: boolean scalar tensor.
         function: reads no other tensors.
         values: list of tensors.
-        operands: what else it reads.
-        in_loop: whether as a loop of one turn or none, which XLA runs in place: a branch copies
-            all that it returns.
+        operands: other tensors that it reads.
+        in_loop: whether to use a loop with at most one iteration, which XLA runs in place. A
+            branch copies all its results.
     """
     choose = _in_loop if in_loop else _in_branch
     return choose(function, condition, values, operands)
@@ -58,7 +58,7 @@ def _derivative_of_the_branch(function: _Function, primals: Any, tangents: Any) 
     return jax.jvp(partial(_in_branch, function), primals, tangents)
 
 
-# A loop has no derivative in reverse; a branch with the same result has.
+# A loop has no reverse derivative; a branch with the same result has one.
 _in_loop = jax.custom_jvp(_loop, nondiff_argnums=(0,))
 _in_loop.defjvp(_derivative_of_the_branch)
 
@@ -72,7 +72,7 @@ def run_unless(
 ) -> None:
     """Run `otherwise(*arguments)` if the scalar is true, else `body(*arguments)`."""
     if not isinstance(condition, jax.core.Tracer):
-        # Outside `jit` every call of `cond` would compile both branches again.
+        # Outside `jit`, every call of `cond` would compile both branches again.
         otherwise(*arguments) if bool(condition) else body(*arguments)
         return
 

@@ -10,7 +10,7 @@ from keras_clip.types import Gradient, Tensor
 
 
 def as_gradient(value: Any) -> Gradient:
-    """Convert to an array; a sparse array stays one."""
+    """Convert to an array; a sparse array stays sparse."""
     return value if isinstance(value, BCOO) else ops.convert_to_tensor(value)
 
 
@@ -39,6 +39,6 @@ def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Grad
 def norm_operand(gradient: Gradient) -> Tensor:
     """Return the values, with repeated entries of a sparse array summed."""
     if isinstance(gradient, BCOO):
-        # With nse given the shape is static, as `jit` needs it.
+        # With `nse`, the shape is static, as `jit` requires.
         return gradient.sum_duplicates(nse=gradient.nse).data
     return gradient

@@ -9,13 +9,13 @@ import keras
 from keras_clip.norms import floating_point
 from keras_clip.types import Tensor
 
-# Entries of an array that goes into one vector with others before it is squared.
+# Arrays with at most this many entries are joined into one vector before they are squared.
 _LARGEST_FLATTENED = 2**12
 
 
 def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
-    """Square root of the sum of squares, rescaled only where squares leave the range."""
-    # Of a sharded variable only the last of all sums may be exchanged: one number.
+    """Return the root of the sum of squares, rescaled only if squares leave the range."""
+    # For sharded variables, exchange only the last sum between devices: one number.
     may_join = keras.distribution.distribution() is None
     return _compiled_global_norm(list(operands), dtype, may_join)
 
@@ -31,7 +31,7 @@ def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
     return jax.lax.cond(
         floating_point.is_ordinary(sum_of_squares),
         lambda: floating_point.root(sum_of_squares),
-        # Left to itself, XLA takes minutes over a thousand gradients.
+        # Without this, XLA compiles for minutes with a thousand gradients.
         lambda: floating_point.rescaled_norm(
             _kept_in_branch(operands), jax.lax.optimization_barrier
         ),
@@ -39,15 +39,15 @@ def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
 
 
 def _small_ones_joined(operands: list[Tensor], dtype: str) -> list[Tensor]:
-    # One kernel copies them and one adds them up. A branch also takes time by the number of its
-    # kernels, even if it is not taken.
+    # One kernel copies them and one sums them. Fewer kernels matter: a branch costs time for each
+    # of its kernels, even if it is not taken.
     small = [o.astype(dtype).reshape(-1) for o in operands if o.size <= _LARGEST_FLATTENED]
     large = [operand for operand in operands if operand.size > _LARGEST_FLATTENED]
     return [jax.lax.optimization_barrier(jnp.concatenate(small)), *large] if small else large
 
 
 def _sums(values: Tensor) -> Tensor:
-    """Add up as far as one pass goes."""
+    """Sum as far as one pass allows."""
     return jnp.sum(values, axis=tuple(range(1, values.ndim))) if values.ndim > 1 else _sum(values)
 
 
@@ -56,13 +56,13 @@ def _sum(values: Tensor) -> Tensor:
 
 
 def _kept_in_branch(operands: list[Tensor]) -> list[Tensor]:
-    """Hide them from XLA, which for GPUs may compute both cheap branches and select."""
+    """Hide the sums from XLA, which on GPUs may compute both branches and select."""
     hidden: list[Tensor] = jax.lax.optimization_barrier(operands)
     return hidden
 
 
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
-    """Norm of each operand, all rescaled where the squares of any leave the range."""
+    """Return the norm of each operand; all are rescaled if any squares leave the range."""
     return _compiled_norms(list(operands), dtype)
 
 
@@ -75,6 +75,6 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
     )
 
 
-# Outside `jit` every call of `cond` would compile its two branches again.
+# Outside `jit`, every call of `cond` would compile both branches again.
 _compiled_global_norm = jax.jit(_global_norm, static_argnums=(1, 2))
 _compiled_norms = jax.jit(_norms, static_argnums=1)

@@ -1,4 +1,4 @@
-"""The clip, given the norm, on JAX."""
+"""Scale gradients to a given norm on JAX."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ _Scale = Callable[[list[Gradient], Tensor, Tensor], list[Gradient]]
 def scale_to_norm(
     gradients: Gradients, norm: Tensor, max_norm: Tensor, norm_type: float
 ) -> list[Gradient]:
-    """Multiply all by `max_norm / norm` where there is anything to clip."""
+    """Multiply all gradients by `max_norm / norm` if the norm is above the threshold."""
     in_loop = control_flow.loop_pays(norm)
     return list(_compiled_scale_to_norm(list(gradients), norm, max_norm, norm_type, in_loop))
 
@@ -41,7 +41,7 @@ def _scale_to_norm(
 
 
 def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
-    """Multiply each by `limit / norm` where there is anything to clip at all."""
+    """Multiply each gradient by `limit / norm` if any norm is above its limit."""
     in_loop = control_flow.loop_pays(norms)
     return list(_compiled_scale_each_to_norm(list(gradients), norms, limits, in_loop))
 
@@ -81,10 +81,10 @@ def _scaled_unless(
     limits: Tensor,
     in_loop: bool,
 ) -> list[Gradient]:
-    """Return `gradients`, every bit of them, where `idle`, else scaled.
+    """Return the same bits of `gradients` if `idle`, else the scaled gradients.
 
-    Neither is fused into the update. XLA would round it differently than without a clip, and Adam
-    would differ from the bare one in the last bit of an idle step.
+    Neither is fused into the update. Otherwise XLA would round the update differently, and an
+    idle step of Adam would differ from the bare one in the last bit.
     """
     return control_flow.change_if(~idle, scaled, gradients, norms, limits, in_loop=in_loop)
 
@@ -97,6 +97,6 @@ def _scaled(gradient: Gradient, first: Tensor, second: Tensor) -> Gradient:
     return map_values(gradient, multiply)
 
 
-# Outside `jit` every call of `cond` would compile its two branches again.
+# Outside `jit`, every call of `cond` would compile both branches again.
 _compiled_scale_to_norm = jax.jit(_scale_to_norm, static_argnums=(3, 4))
 _compiled_scale_each_to_norm = jax.jit(_scale_each_to_norm, static_argnums=3)

@@ -1,1 +1,1 @@
-"""TensorFlow: nothing here is imported on another backend."""
+"""The TensorFlow backend, which is imported only on TensorFlow."""

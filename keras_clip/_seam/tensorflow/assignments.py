@@ -1,4 +1,4 @@
-"""Assignments to variables on TensorFlow, one device or replicas."""
+"""Assignments to variables on TensorFlow, on one device or on replicas."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from keras_clip.types import Tensor, Variable
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
-    """Assign as Keras's own updates do: of all replicas together, each replica its copy."""
+    """Assign as Keras's own updates do: all replicas together, each to its own copy."""
     tf.__internal__.distribute.interim.maybe_merge_call(
         _clamp_on_each_replica, tf.distribute.get_strategy(), _native(variables), list(bounds)
     )
@@ -28,14 +28,14 @@ def _clamp_on_each_replica(
 
 
 def tensors(variables: Sequence[Variable]) -> list[Tensor]:
-    """Read the variables: TensorFlow copies one that is written to while its value is held."""
+    """Read the variables; TensorFlow copies a variable that is written while its value is held."""
     return [tf.convert_to_tensor(native) for native in _native(variables)]
 
 
 def shrink_changes(
     variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
 ) -> None:
-    """Assign to all variables, if any change is to be smaller; see `clamp`."""
+    """Assign to all variables, if any factor is below 1; see `clamp`."""
 
     def shrink() -> Tensor:
         tf.__internal__.distribute.interim.maybe_merge_call(
@@ -47,7 +47,7 @@ def shrink_changes(
         )
         return tf.constant(0)
 
-    # A branch may hold no `merge_call`.
+    # A branch must not contain a `merge_call`.
     if decides_across_replicas():
         shrink()
     else:
@@ -68,7 +68,7 @@ def _shrink_on_each_replica(
 
 
 def _native(variables: Sequence[Variable]) -> list[Any]:
-    # A `tf.Variable` has a `value`, too: a method.
+    # A `tf.Variable` also has a `value`, but it is a method.
     return [v if isinstance(v, tf.Variable) else v.value for v in variables]
 
 
@@ -91,7 +91,7 @@ def _scatter_row(variable: Any, index: Tensor, row: Tensor) -> None:
 
 
 def count_up(variable: Variable) -> None:
-    """Assign as Keras does, where there are replicas."""
+    """Assign as Keras does under replicas."""
     if tf.distribute.has_strategy():
         variable.assign(variable.value + 1)
     else:

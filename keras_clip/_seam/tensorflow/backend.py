@@ -20,7 +20,7 @@ from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 
 class TensorFlowBackend(Backend):
-    """Decisions are nodes of a graph, and a strategy may have replicas to reduce over."""
+    """Decisions are nodes of a graph, and gradients may have to be summed over replicas."""
 
     def as_gradient(self, value: Any) -> Gradient:
         return tensorflow_gradients.as_gradient(value)
@@ -77,7 +77,7 @@ class TensorFlowBackend(Backend):
         return tf.stack(list(scalars))
 
     def compiled(self, function: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
-        # Python values are static anyway.
+        # Python values are always static.
         del static
         return graphs.compiled(function)
 

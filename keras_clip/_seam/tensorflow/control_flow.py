@@ -9,7 +9,7 @@ from keras_clip._seam.tensorflow import graphs
 from keras_clip._seam.tensorflow.replicas import decides_across_replicas
 from keras_clip.types import Tensor
 
-# A reader of a large model's error wants the first ones.
+# For a large model, an error lists only the first names.
 _NAMES_IN_A_MESSAGE = 20
 
 
@@ -24,9 +24,9 @@ def run_unless(
         _cond(condition, lambda: body(*arguments), lambda: otherwise(*arguments))
         return
 
-    # In a replica's context a branch of `cond` may not come to a `merge_call`, which updates
-    # under MirroredStrategy are. The way of Keras's LossScaleOptimizer: decide across replicas,
-    # with the first one's condition, as all come from the same reduced gradients.
+    # In a replica context, a branch of `cond` must not contain a `merge_call`, as updates under
+    # MirroredStrategy do. Decide across replicas instead, like Keras's LossScaleOptimizer. The
+    # condition of the first replica is enough: all come from the same reduced gradients.
     def decide(strategy: Any, conditions: Any, *per_replica: Any) -> None:
         _cond(
             strategy.experimental_local_results(conditions)[0],
@@ -49,7 +49,7 @@ def _cond(condition: Tensor, body: Callable[[], Any], otherwise: Callable[[], An
 
 
 def can_raise(may_wait: bool) -> bool:
-    """Return whether an assertion has an effect here: XLA drops it."""
+    """Return whether an assertion has an effect here; XLA drops assertions."""
     return tf.executing_eagerly() or not (may_wait or graphs.is_compiled_by_xla())
 
 
@@ -60,9 +60,9 @@ def assert_not(
     flags: Tensor,
     after: Sequence[Tensor],
 ) -> None:
-    """Raise where a graph comes by here, with the text of the error and the names."""
+    """Raise at this place of a graph, with the text of the error and the names."""
     concerned = tf.boolean_mask(tf.constant(list(names)), tf.cast(flags, tf.bool))
-    # TensorFlow orders an assertion with nothing else: it may come before variables are written.
+    # TensorFlow does not order assertions, so without this it may precede writes of variables.
     with tf.control_dependencies(list(after)):
         tf.debugging.Assert(
             tf.logical_not(fatal), [str(error(())), concerned], summarize=_NAMES_IN_A_MESSAGE

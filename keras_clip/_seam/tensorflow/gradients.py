@@ -10,7 +10,7 @@ from keras_clip.types import Gradient, Tensor
 
 
 def as_gradient(value: Any) -> Gradient:
-    """Convert to a tensor; slices stay slices, their indices become tensors."""
+    """Convert to a tensor; slices stay slices, and their indices become tensors."""
     if not isinstance(value, tf.IndexedSlices):
         return tf.convert_to_tensor(value)
     shape = value.dense_shape
@@ -46,26 +46,26 @@ def norm_operand(gradient: Gradient) -> Tensor:
 
 
 def row_totals(gradient: Gradient) -> tuple[Tensor, Tensor]:
-    """Return for each row of slices the sum of all rows of its index, and the indices."""
+    """Return for each row of slices the sum of all rows with its index, and the indices."""
     totals, segments = _sum_repeated_rows(widened(gradient.values), gradient.indices)
     return tf.gather(totals, segments), gradient.indices
 
 
 def with_rows_summed(gradient: Gradient) -> Gradient:
-    """Return slices that name each row once, followed by zeros for row 0; others as they are."""
+    """Return slices with each row once, padded with zeros for row 0; others are unchanged."""
     if not is_sparse(gradient):
         return gradient
     indices = gradient.indices
     sums, segments = _sum_repeated_rows(widened(gradient.values), indices)
     rows = tf.math.unsorted_segment_max(indices, segments, num_segments=tf.shape(indices)[0])
-    # A segment that got no row has the smallest integer.
+    # An empty segment has the smallest integer.
     rows = tf.maximum(rows, tf.zeros_like(rows))
     return tf.IndexedSlices(tf.cast(sums, gradient.dtype), rows, gradient.dense_shape)
 
 
 def _sum_repeated_rows(values: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """One row for each distinct index and zeros for the rest; and which row each went to."""
-    # Sorting keeps every shape known, so that XLA compiles it; tf.unique it refuses.
+    """Return one row for each distinct index, padded with zeros, and the place of each row."""
+    # XLA refuses tf.unique. Sorting keeps every shape static.
     order = tf.argsort(indices)
     rows = tf.gather(indices, order)
     is_new_row = tf.cast(rows[1:] != rows[:-1], tf.int32)

@@ -1,4 +1,4 @@
-"""How TensorFlow runs a function: eagerly, traced into a graph, or compiled by XLA."""
+"""The ways in which TensorFlow runs a function: eagerly, in a graph, or compiled by XLA."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,21 +9,21 @@ import tensorflow as tf
 def compiled_if_eager(
     function: Callable[..., Any], compiled: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Return the one of the two that keeps `tf.cond` on the device."""
+    """Return the function of the two that keeps `tf.cond` on the device."""
     return compiled if tf.executing_eagerly() else function
 
 
 def traced(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` as a graph: outside one, `tf.cond` reads its predicate on the host."""
     graph: Any = tf.function(function, reduce_retracing=True, autograph=False)
-    # Every model has other gradients, and a trace of its own: no reason to be warned.
+    # Each model has its own gradients and its own trace, which is not worth a warning.
     graph._omit_frequent_tracing_warning = True
     traced_function: Callable[..., Any] = graph
     return traced_function
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Trace `function` where it is called outside a graph."""
+    """Trace `function` if it is called outside a graph."""
     graph = traced(function)
 
     def run(*arguments: Any) -> Any:
@@ -33,7 +33,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_compiled_by_xla() -> bool:
-    """Return whether this is traced for `jit_compile=True`."""
+    """Return whether this code is traced for `jit_compile=True`."""
     graph = tf.compat.v1.get_default_graph()
     while graph is not None:
         context = graph._get_control_flow_context()
@@ -44,10 +44,10 @@ def is_compiled_by_xla() -> bool:
 
 
 def as_one_node(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` as one node of whatever graph calls it, for branches hardly ever taken.
+    """Return `function` as one node of the calling graph, for branches that are rarely taken.
 
-    TensorFlow passes through all nodes of a branch that is not taken, a thousand or two of them
-    for some hundred gradients, in as much time as it takes to clip a dozen.
+    TensorFlow visits all nodes of a branch that is not taken. For some hundred gradients these
+    are a thousand or two, which costs as much as clipping a dozen gradients.
     """
     if is_compiled_by_xla():
         return function

@@ -12,7 +12,7 @@ from keras_clip.types import Tensor
 
 
 def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
-    """Square root of the sum of squares, rescaled only where squares leave the range."""
+    """Return the root of the sum of squares, rescaled only if squares leave the range."""
     return graphs.compiled_if_eager(_global_norm, _compiled_global_norm)(list(operands), dtype)
 
 
@@ -27,8 +27,8 @@ def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
 
 
 def _extreme_norm(operands: list[Tensor], dtype: str) -> Tensor:
-    """Norm whose sum of squares is not ordinary; each operation takes time to trace."""
-    # What float32 holds has a square in float64, except on a TPU, whose programs XLA compiles.
+    """Return a norm whose sum of squares is not ordinary, with few operations to trace."""
+    # Squares of float32 fit in float64, except on a TPU, whose programs XLA compiles.
     if dtype == "float64" or graphs.is_compiled_by_xla():
         return tf.cast(floating_point.rescaled_norm(operands), dtype)
     norm = floating_point.root(2.0 * tf.add_n(_half_sums(operands, "float64")))
@@ -36,13 +36,13 @@ def _extreme_norm(operands: list[Tensor], dtype: str) -> Tensor:
 
 
 def _half_sums(operands: Sequence[Tensor], dtype: str) -> list[Tensor]:
-    # XLA divides the work itself, and two rows are little work for an accelerator.
+    # XLA divides the work itself, and two rows would be too few for an accelerator.
     may_cut = not (graphs.is_compiled_by_xla() or graphs.has_accelerator())
     return [half_sum_of_squares(tf.cast(operand, dtype), may_cut) for operand in operands]
 
 
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
-    """Norm of each operand, all rescaled where the squares of any leave the range."""
+    """Return the norm of each operand; all are rescaled if any squares leave the range."""
     return graphs.compiled_if_eager(_norms, _compiled_norms)(list(operands), dtype)
 
 

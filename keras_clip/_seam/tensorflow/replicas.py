@@ -16,7 +16,7 @@ def all_reduce(
 ) -> list[Gradient]:
     """Sum `gradients` over replicas with Keras's own method of the wrapped optimizer.
 
-    Keras pre-divides the loss by the number of replicas: the sum is the whole batch's mean.
+    Keras divides the loss by the number of replicas, so the sum is the whole batch's mean.
     """
     if not tf.distribute.has_strategy():
         # With one replica the all-reduce only costs time, and its output buffers cannot be reused.
@@ -28,26 +28,26 @@ def all_reduce(
 
 
 def on_every_replica(flag: Tensor) -> Tensor:
-    """Whether `flag` is true on every replica; to be called on each of them."""
+    """Return whether `flag` is true on every replica; call it on each of them."""
     missing = tf.cast(tf.logical_not(flag), tf.float32)
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, missing) == 0.0
 
 
 def decides_across_replicas() -> bool:
-    """Whether updates are a `merge_call`, as under MirroredStrategy."""
+    """Return whether updates are a `merge_call`, as under MirroredStrategy."""
     return not tf.__internal__.distribute.strategy_supports_no_merge_call()
 
 
 def scope_of(variable: Variable) -> AbstractContextManager[Any]:
-    """Scope of the strategy that `variable` was created under."""
+    """Return the scope of the strategy that `variable` was created under."""
     strategy = getattr(variable.value, "distribute_strategy", None)
     return nullcontext() if strategy is None else strategy.scope()
 
 
 def asynchronous_strategy() -> str | None:
-    """Name of the current strategy if its workers do not wait for each other."""
+    """Return the name of the current strategy if its workers do not wait for each other."""
     strategy = tf.distribute.get_strategy()
-    # The class under tf.distribute.experimental is its base.
+    # The class in tf.distribute.experimental is its base class.
     asynchronous = tf.distribute.experimental.ParameterServerStrategy
     return type(strategy).__name__ if isinstance(strategy, asynchronous) else None

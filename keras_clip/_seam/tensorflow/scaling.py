@@ -1,4 +1,4 @@
-"""The clip, given the norm, on TensorFlow."""
+"""Scale gradients to a given norm on TensorFlow."""
 
 import tensorflow as tf
 
@@ -8,14 +8,14 @@ from keras_clip._seam.tensorflow.stacks import stacks_of
 from keras_clip.norms import floating_point, scale_factors
 from keras_clip.types import Gradient, Gradients, Tensor
 
-# `tf.clip_by_global_norm` takes the reciprocals of both norms and multiplies by them.
+# `tf.clip_by_global_norm` multiplies by the reciprocals of both norms.
 _LARGEST_TO_DIVIDE_BY = 1e18
 
 
 def scale_to_norm(
     gradients: Gradients, norm: Tensor, max_norm: Tensor, norm_type: float
 ) -> list[Gradient]:
-    """Multiply by `max_norm / norm` where there is anything to clip."""
+    """Multiply all gradients by `max_norm / norm` if the norm is above the threshold."""
     scale = graphs.compiled_if_eager(_scale_to_norm, _compiled_scale_to_norm)
     return list(scale(list(gradients), norm, max_norm, norm_type))
 
@@ -34,8 +34,8 @@ def _scale_joined_to_norm(
     dtypes = {gradient.dtype for gradient in gradients}
     clip = _clip_by_global_norm if dtypes <= {norm.dtype} else _clip_mixed
     ordinary = (max_norm >= 1.0 / _LARGEST_TO_DIVIDE_BY) & (norm <= _LARGEST_TO_DIVIDE_BY)
-    # One choice of three rather than one within another: tracing takes time for each gradient
-    # that goes into a branch and comes out.
+    # One choice among three instead of nested choices: tracing costs time for each gradient that
+    # enters and leaves a branch.
     scaled: list[Gradient] = tf.switch_case(
         tf.where(scale_factors.needs_no_clip(norm, max_norm), 0, tf.where(ordinary, 1, 2)),
         [
@@ -55,14 +55,14 @@ def _clip_by_global_norm(
 
 
 def _clip_mixed(gradients: list[Gradient], norm: Tensor, max_norm: Tensor) -> list[Gradient]:
-    """Clip half precision, complex numbers, or several dtypes, which `tf` refuses or rounds."""
+    """Clip half precision, complex numbers, or mixed dtypes, which `tf` refuses or rounds."""
     return _cast_like(_multiplied(_all_widened(gradients), max_norm / norm), gradients)
 
 
 def _clip_extreme(
     gradients: list[Gradient], norm: Tensor, max_norm: Tensor, norm_type: float
 ) -> list[Gradient]:
-    """Clip by a norm, or to a norm, whose quotient or reciprocal leaves the range."""
+    """Clip if the quotient of the norms, or the reciprocal of one, leaves the range."""
 
     def shrunk() -> Tensor:
         return tf.cond(
@@ -72,8 +72,8 @@ def _clip_extreme(
         )
 
     first, second = scale_factors.factors(norm, max_norm, shrunk)
-    # Of two products TensorFlow's graph optimizer would make one with the product of both
-    # factors. The first is a power of two, so that to divide by its inverse is the same.
+    # TensorFlow's graph optimizer would merge two products into one. The first factor is a power
+    # of two, so a division by its inverse gives the same bits.
     scaled = _multiplied(_divided(_all_widened(gradients), 1.0 / first), second)
     return _cast_like(scaled, gradients)
 
@@ -89,7 +89,7 @@ def _shrunk_norms(gradients: list[Gradient], norms: Tensor) -> Tensor:
 
 
 def scale_each_to_norm(gradients: Gradients, norms: Tensor, limits: Tensor) -> list[Gradient]:
-    """Multiply each by `limit / norm` where there is anything to clip at all."""
+    """Multiply each gradient by `limit / norm` if any norm is above its limit."""
     scale = graphs.compiled_if_eager(_scale_each_to_norm, _compiled_scale_each_to_norm)
     return list(scale(list(gradients), norms, limits))
 

@@ -1,7 +1,7 @@
-"""Many small tensors handled as few: those of one dtype and shape are stacked.
+"""Stack many small tensors of one dtype and shape into few.
 
-TensorFlow takes a microsecond or two to run any operation, and most of a millisecond to trace
-it. A stack of small tensors is copied in less time than an operation on each of them takes.
+TensorFlow takes a microsecond or two to run any operation, and almost a millisecond to trace it.
+Copying small tensors into a stack takes less time than one operation on each.
 """
 
 from collections.abc import Hashable, Sequence
@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_clip._seam.tensorflow import graphs
 from keras_clip.types import Gradient
 
-# Entries from which on copying a tensor takes longer than what stacking it saves.
+# For tensors with more entries, the copy costs more than the stack saves.
 _LARGEST = 2**11
 
 # A stack of few tensors saves nothing.
@@ -20,11 +20,11 @@ _FEWEST = 4
 
 
 class Stacks:
-    """Which of some gradients go into which stack; the others stay as they are.
+    """The assignment of gradients to stacks; other gradients are not stacked.
 
     Args:
-        gradients: list of tensors, whose shapes need not be known, and of `tf.IndexedSlices`.
-        may_stack: whether there is to be any stack.
+        gradients: list of tensors, also of unknown shapes, and of `tf.IndexedSlices`.
+        may_stack: whether stacks are allowed.
     """
 
     def __init__(self, gradients: Sequence[Gradient], may_stack: bool) -> None:
@@ -38,12 +38,12 @@ class Stacks:
         self._singles = [p for group in groups if len(group) < _FEWEST for p in group]
 
     def joined(self, tensors: Sequence[Gradient]) -> list[Gradient]:
-        """Return the stacks, then the others."""
+        """Return the stacks, followed by the other gradients."""
         stacks = [tf.stack([tensors[position] for position in group]) for group in self._stacks]
         return [*stacks, *(tensors[position] for position in self._singles)]
 
     def split(self, joined: Sequence[Gradient]) -> list[Gradient]:
-        """Return the tensors in their order; a stack's share its memory."""
+        """Return the tensors in their order; tensors of a stack share its memory."""
         tensors: list[Any] = [None] * self._count
         stacks, singles = joined[: len(self._stacks)], joined[len(self._stacks) :]
         for group, stack in zip(self._stacks, stacks, strict=True):
@@ -55,12 +55,12 @@ class Stacks:
 
 
 def stacks_of(gradients: Sequence[Gradient]) -> Stacks:
-    """Return how to stack `gradients`: not at all under XLA, where a stack is one more copy."""
+    """Return how to stack `gradients`; under XLA nothing is stacked, which would be a copy."""
     return Stacks(gradients, may_stack=not graphs.is_compiled_by_xla())
 
 
 def _kind(gradient: Gradient) -> Hashable:
-    """What those of one stack have in common; None for what goes into none."""
+    """Return the common properties of a stack's tensors; None for a tensor without a stack."""
     if isinstance(gradient, tf.IndexedSlices):
         return None
     shape = gradient.shape

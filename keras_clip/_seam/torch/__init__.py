@@ -1,1 +1,1 @@
-"""torch: nothing here is imported on another backend."""
+"""The torch backend, which is imported only on torch."""

@@ -23,7 +23,7 @@ def _clamped(value: Tensor, bound: Tensor) -> Tensor:
 
 
 def values_to_keep(variables: Sequence[Variable]) -> list[Tensor]:
-    """Copy them: Keras's updates on torch write in place."""
+    """Copy the values, because Keras's updates on torch write in place."""
     tensors = [variable.value for variable in variables]
     return (
         [tensor.clone() for tensor in tensors]
@@ -49,7 +49,7 @@ def shrink_changes(
 
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
-    """Copy into the tensor, at a place that the host need not know."""
+    """Copy the row into the tensor; the index stays on the device."""
     rows, is_own = _value_and_whether_own(variable)
     place = index.reshape(1).long()
     with torch.no_grad():
@@ -61,7 +61,7 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
 
 
 def count_up(variable: Variable) -> None:
-    """Add in place: to assign a new value goes through all of Keras's checks of it."""
+    """Add in place; an assignment would run all of Keras's checks."""
     value, is_own = _value_and_whether_own(variable)
     with torch.no_grad():
         if is_own:
@@ -71,6 +71,6 @@ def count_up(variable: Variable) -> None:
 
 
 def _value_and_whether_own(variable: Variable) -> tuple[Tensor, bool]:
-    """Return a variable's value; in `stateless_apply` it is what the caller gave, and his."""
+    """Return a variable's value; in `stateless_apply` it belongs to the caller."""
     value = variable.value
     return value, value is keras_private.tensor_of(variable)

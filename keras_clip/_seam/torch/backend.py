@@ -13,7 +13,7 @@ from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 
 class TorchBackend(Backend):
-    """Each process has the whole gradients: DistributedDataParallel averages them before."""
+    """Each process has the whole gradients, because DistributedDataParallel averages them."""
 
     SPARSE_KIND = "a sparse torch tensor"
 
@@ -101,7 +101,7 @@ class TorchBackend(Backend):
         variables: Sequence[Variable],
     ) -> None:
         del variables
-        # Keras itself reads its counter on the host where it accumulates on torch.
+        # When Keras accumulates on torch, it also reads its counter on the host.
         accumulate(*arguments) if bool(is_micro_batch) else update(*arguments)
 
     def no_gradients(self, gradients: Gradients = ()) -> AbstractContextManager[Any]:

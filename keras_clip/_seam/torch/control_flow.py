@@ -12,12 +12,12 @@ from keras_clip._seam.torch.kinds import by_kind
 from keras_clip._seam.torch.shards import is_sharded, refuse_sharded
 from keras_clip.types import Tensor, Variable
 
-# torch counts writes for automatic differentiation.
+# For automatic differentiation, torch counts the writes to a tensor.
 _writes = attrgetter("_version")
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function`, for whole tensors: torch decides as it goes."""
+    """Return `function` for whole tensors, uncompiled: torch decides at run time."""
 
     def run(*arguments: Any) -> Any:
         refuse_sharded(
@@ -29,12 +29,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def choose(predicate: Tensor, quick: Callable[[], Any], general: Callable[[], Any]) -> Any:
-    """Decide where that costs nothing, and spare the question where it would."""
+    """Decide on the host if reading the value is free, else run `general` without asking."""
     return quick() if host.can_read(predicate) and bool(predicate) else general()
 
 
 def is_known_to_hold(condition: Tensor) -> bool:
-    """Whether the scalar is true, where to ask costs nothing."""
+    """Return whether the scalar is true and the host can read it for free."""
     return host.can_read(condition) and bool(condition)
 
 
@@ -49,7 +49,7 @@ def run_unless(
     if host.can_read(condition):
         otherwise(*arguments) if bool(condition) else body(*arguments)
         return
-    # Run both and keep one: reading the condition would stop the queue of the device.
+    # Run both and keep one result: reading the condition would stop the device's queue.
     with torch.no_grad():
         tensors = [variable.value for variable in variables]
         instead = copies(tensors)
@@ -87,7 +87,7 @@ def _changed_by(function: Callable[[], None], tensors: Sequence[Tensor]) -> set[
 
 
 def _version(tensor: Tensor) -> int | None:
-    """Return how often a tensor has been written to; None where torch does not count."""
+    """Return the number of writes to a tensor; None if torch does not count them."""
     if torch.compiler.is_compiling() or is_sharded(tensor):
         return None
     return int(_writes(tensor))

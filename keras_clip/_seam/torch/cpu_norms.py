@@ -1,8 +1,8 @@
-"""Norms on torch's processor, by few calls, in which all threads work and few squares are added.
+"""CPU norms on torch: few calls, all threads, short accurate sums.
 
-torch takes the norm of a whole tensor in one thread, adding its squares one after another in
-float32: of 33 million entries it is off by 2e-3 (measured). The norms of a matrix's rows it takes
-in all threads, and each row is short. A call takes a microsecond, of a small tensor or a large.
+For the norm of a whole tensor, torch adds squares in one thread, one after another, in float32: for
+33 million entries it is off by 2e-3 (measured). For the norms of a matrix's rows it uses all
+threads, and each row is short. A call takes a microsecond for a tensor of any size.
 """
 
 from collections.abc import Hashable, Sequence
@@ -14,16 +14,16 @@ import torch
 
 from keras_clip.types import Tensor
 
-# Entries up to which tensors of one shape are copied into one: 1,000 of 32 x 32 take a fifth of
-# the time. As many are copied at once as stay in a core's cache.
+# Tensors of one shape with at most this many entries are stacked: 1,000 of 32 x 32 take a fifth of
+# the time. A stack stays small enough for a core's cache.
 _LARGEST_STACKED = 2**11
 _STACK = 2**18
 _FEWEST_STACKED = 4
 
-# Entries from which on two threads are faster than one, the time to wake the second included.
+# From this many entries, two threads are faster than one, including the time to wake the second.
 _FEWEST_IN_ROWS = 2**16
 
-# Squares of one row: fewer cost more calls inside torch, more are less exact.
+# Length of a row: shorter rows cost more calls inside torch, longer rows are less exact.
 _SHORTEST_ROW = 2**10
 _LONGEST_ROW = 2**15
 
@@ -31,7 +31,7 @@ _device = attrgetter("device")
 
 
 class _Kinds(NamedTuple):
-    """Positions of tensors, by how their norms are taken."""
+    """Positions of tensors, by the way to compute their norms."""
 
     stacks: list[list[int]]
     whole: list[int]
@@ -39,7 +39,7 @@ class _Kinds(NamedTuple):
 
 
 def norm(operands: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Norm over all entries of `operands`, whose squares stay in the range of `dtype`."""
+    """Return the norm over all `operands`, whose squares stay in the range of `dtype`."""
     wide = _as_type(operands, dtype)
     kinds = _kinds(wide)
     parts = [part for position in kinds.rows for part in _row_norms(wide[position])]
@@ -47,7 +47,7 @@ def norm(operands: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def norms(operands: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Norm of each of `operands` by itself, as one vector."""
+    """Return the norm of each of `operands`, as one vector."""
     wide = _as_type(operands, dtype)
     kinds = _kinds(wide)
     device = operands[0].device
@@ -60,7 +60,7 @@ def norms(operands: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _as_type(operands: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    # Even where there is nothing to do, `to` takes a microsecond, for each variable.
+    # Even a `to` that does nothing takes a microsecond for each variable.
     return [operand if operand.dtype is dtype else operand.to(dtype) for operand in operands]
 
 
@@ -70,7 +70,7 @@ def _kinds(tensors: Sequence[Tensor]) -> _Kinds:
     rows: list[int] = []
     for position, tensor in enumerate(tensors):
         entries = tensor.numel()
-        # A process may hold nothing of a tensor that is sharded.
+        # A process may hold no entry of a sharded tensor.
         if 0 < entries <= _LARGEST_STACKED:
             by_shape.setdefault(tensor.shape, []).append(position)
         else:
@@ -88,7 +88,7 @@ def _kinds(tensors: Sequence[Tensor]) -> _Kinds:
 
 
 def _norms_of_kinds(tensors: Sequence[Tensor], kinds: _Kinds) -> list[Tensor]:
-    """Norms of the tensors that are stacked or taken whole, as vectors, one for each group."""
+    """Return the norms of stacked and of single tensors, as one vector for each group."""
     found = []
     for group in kinds.stacks:
         stack = torch.stack([tensors[position] for position in group])
@@ -100,7 +100,7 @@ def _norms_of_kinds(tensors: Sequence[Tensor], kinds: _Kinds) -> list[Tensor]:
 
 
 def _row_norms(tensor: Tensor) -> list[Tensor]:
-    """Norms of the rows that a long tensor is cut into, and of what is left."""
+    """Return the norms of the rows of a long tensor, and of the remainder."""
     entries = tensor.numel()
     length = _row_length(entries)
     rest = entries % length
@@ -113,7 +113,7 @@ def _row_norms(tensor: Tensor) -> list[Tensor]:
 
 @lru_cache
 def _row_length(entries: int) -> int:
-    """Length of rows without a rest, if there is one that is neither short nor long."""
+    """Return a row length without a remainder, if a suitable one exists."""
     largest_power_of_two = entries & -entries
     most_rows = 1 << (entries // _SHORTEST_ROW).bit_length() - 1
     length = entries // min(largest_power_of_two, most_rows)
@@ -130,5 +130,5 @@ def _joined(vectors: Sequence[Tensor], device: torch.device) -> Tensor:
 
 
 def _on_device(device: torch.device, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Bring norms to one device, where layers are placed on several."""
+    """Bring norms to one device, if layers are placed on several."""
     return [tensor if tensor.device == device else tensor.to(device) for tensor in tensors]

@@ -21,12 +21,12 @@ def is_sparse(gradient: Gradient) -> bool:
 
 
 def values(gradient: Gradient) -> Tensor:
-    """Return the tensor, all of it if it is sharded, or the distinct values of a sparse one."""
+    """Return the tensor, whole if it is sharded, or the coalesced values of a sparse one."""
     return gradient.coalesce().values() if is_sparse(gradient) else whole(gradient)
 
 
 def map_values(gradient: Gradient, function: Callable[[Tensor], Tensor]) -> Gradient:
-    """Apply `function` to the tensor, its shard, or the values of a sparse one, made distinct."""
+    """Apply `function` to the tensor, its shard, or the coalesced values of a sparse one."""
     if not is_sparse(gradient):
         return map_shards(gradient, function)
     distinct = gradient.coalesce()

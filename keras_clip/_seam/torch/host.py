@@ -1,4 +1,4 @@
-"""Where the host may read a tensor, and how it gives numbers to a device."""
+"""Reads of tensors on the host, and copies of numbers to a device."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def can_read(tensor: Tensor) -> bool:
 
 def on(device: torch.device, tensor: Tensor) -> Tensor:
     """Move to `device`."""
-    # Even where there is nothing to do, `to` takes a microsecond, for each variable.
+    # Even a `to` that does nothing takes a microsecond for each variable.
     return tensor if tensor.device == device else tensor.to(device)
 
 
@@ -27,5 +27,5 @@ def constant(array: Any, like: Tensor) -> Tensor:
     tensor = torch.from_numpy(array)
     if like.device.type != "cuda" or torch.compiler.is_compiling():
         return tensor.to(like.device)
-    # From any other memory the host copies by itself, once the queue is empty.
+    # From other memory, the host would copy itself, after the queue is empty.
     return tensor.pin_memory().to(like.device, non_blocking=True)

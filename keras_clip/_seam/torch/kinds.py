@@ -1,4 +1,4 @@
-"""Which tensors one call of torch handles together."""
+"""Groups of tensors that one call of torch can handle."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ Kind = tuple[torch.device, torch.dtype]
 
 
 def by_kind(tensors: Sequence[Tensor]) -> dict[Kind | None, list[int]]:
-    """Positions of the tensors that one call handles; by None, of sparse and sharded ones."""
+    """Return the positions of each group; the key None holds sparse and sharded tensors."""
     found = {tensor.device for tensor in tensors}, {tensor.dtype for tensor in tensors}
     may_be_alone = any(tensor.is_sparse for tensor in tensors) or any_sharded(tensors)
     if len(found[0]) == len(found[1]) == 1 and not may_be_alone:
-        # The usual case, for which a thousand times the way below would be long.
+        # The usual case: for a thousand tensors the loop below would be slow.
         return {(found[0].pop(), found[1].pop()): list(range(len(tensors)))}
     kinds: dict[Kind | None, list[int]] = {}
     sharded = sharded_types()

@@ -1,4 +1,4 @@
-"""Products of many tensors in few calls of torch."""
+"""Multiply many tensors with few calls of torch."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _HALF = (torch.float16, torch.bfloat16)
 def multiplied_each(
     gradients: Gradients, factors: Sequence[float], like: Tensor, in_place: bool
 ) -> list[Gradient]:
-    """Multiply each by its own number, those of one kind in one call."""
+    """Multiply each tensor by its own number, with one call for each kind."""
     products = list(gradients)
     for kind, positions in by_kind(gradients).items():
         own = [gradients[position] for position in positions]
@@ -33,7 +33,7 @@ def multiplied_each(
 
 
 def multiplied(gradients: Gradients, *factors: Tensor, in_place: bool) -> list[Gradient]:
-    """Multiply all by every factor, dense tensors of one kind in one call a factor.
+    """Multiply all tensors by every factor, with one call for each kind and factor.
 
     Half precision is multiplied in float32 and never in place.
     """

@@ -9,13 +9,12 @@ from keras_clip._seam.torch.shards import with_norms_for_shards
 from keras_clip.norms import floating_point
 from keras_clip.types import Tensor
 
-# Smaller norms may have lost squares to underflow: the root of the sum named in
-# `floating_point.is_ordinary`.
+# Below these norms, squares may have underflowed: the roots of `floating_point`'s smallest sums.
 _SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
 
 
 def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
-    """Square root of the sum of squares, for any magnitude."""
+    """Return the root of the sum of squares, for any magnitude."""
     accumulate = getattr(torch, dtype)
     operands = _unsharded(operands, dtype)
     if host.can_read(operands[0]):
@@ -24,15 +23,15 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
         ordinary = _SMALLEST_ORDINARY_NORM[accumulate] <= value < float("inf")
         return norm if ordinary else floating_point.rescaled_norm(operands)
     if accumulate is torch.float64 or operands[0].device.type == "mps":
-        # No wider type to add in: float64 is the widest, and MPS has none.
+        # float64 has no wider dtype for the sum, and MPS has no float64.
         return floating_point.rescaled_norm(operands)
-    # In float64 no square of a float32 leaves the range, so that nothing is to decide.
+    # In float64, no square of a float32 leaves the range, so no decision is needed.
     norm = _stacked_norm(torch._foreach_norm(list(operands), 2, dtype=torch.float64))
     return floating_point.saturated(norm.to(accumulate), norm)
 
 
 def norms(operands: Sequence[Tensor], dtype: str) -> Tensor:
-    """Norm of each operand, all rescaled where the squares of any leave the range."""
+    """Return the norm of each operand; all are rescaled if any squares leave the range."""
     accumulate = getattr(torch, dtype)
     operands = _unsharded(operands, dtype)
     if not host.can_read(operands[0]):
@@ -54,7 +53,7 @@ def _unsharded(operands: Sequence[Tensor], dtype: str) -> list[Tensor]:
 
 
 def _stacked_norm(norms: Sequence[Tensor]) -> Tensor:
-    # Layers placed on several devices meet on the first one's.
+    # If layers are placed on several devices, use the device of the first.
     device = norms[0].device
     return torch.linalg.vector_norm(
         torch.stack([norm.to(device) for norm in norms]), dtype=torch.float64

@@ -1,4 +1,4 @@
-"""The clip, given the norm, on torch."""
+"""Scale gradients to a given norm on torch."""
 
 import math
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ def scale_to_norm(
     overwritable: Sequence[Variable],
     norm_type: float,
 ) -> list[Gradient]:
-    """Multiply by `max_norm / norm` where there is anything to clip."""
+    """Multiply all gradients by `max_norm / norm` if the norm is above the threshold."""
     if not host.can_read(norm):
         in_place = are_kept_by(overwritable, gradients)
-        # Without a second norm, which would be measured at every step: one above the range is
-        # taken for the largest number, and the gradients come out longer than `max_norm`.
+        # A second norm would be measured at every step. Without it, a norm above the range counts
+        # as the largest number, and the gradients stay longer than `max_norm`.
         return multiplied(gradients, *scale_factors.factors(norm, max_norm), in_place=in_place)
-    # In Python, as for a small model each operation on a tensor counts.
+    # In Python numbers: for a small model, each operation on a tensor costs.
     limit, known_norm = float(max_norm.detach()), float(norm.detach())
     if known_norm <= limit or math.isinf(limit):
         return list(gradients)
@@ -38,7 +38,7 @@ def scale_to_norm(
     def shrunk() -> Tensor:
         return _shrunk_norm(gradients, norm, norm_type)
 
-    # Where the norm is not finite all would become NaN, and nobody could find the one it was.
+    # With a norm that is not finite, all would become NaN and hide the gradient that caused it.
     in_place = math.isfinite(known_norm) and are_kept_by(overwritable, gradients)
     if norm.requires_grad or max_norm.requires_grad:
         # A number has no derivative.
@@ -53,7 +53,7 @@ def scale_to_norm(
 def scale_each_to_norm(
     gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable]
 ) -> list[Gradient]:
-    """Multiply each by `limit / norm` where there is anything to clip at all."""
+    """Multiply each gradient by `limit / norm` if any norm is above its limit."""
     # A number has no derivative.
     if host.can_read(norms) and not (norms.requires_grad or limits.requires_grad):
         return _scaled_each_on_host(gradients, norms, limits, overwritable)
@@ -69,7 +69,7 @@ def scale_each_to_norm(
 def _scaled_each_on_host(
     gradients: Gradients, norms: Tensor, limits: Tensor, overwritable: Sequence[Variable]
 ) -> list[Gradient]:
-    """Multiply in one call a factor those that are above their limit."""
+    """Multiply the gradients above their limit, with one call for each factor."""
     dtype = keras.backend.standardize_dtype(norms.dtype)
 
     def factors_at(place: int, norm: float, limit: float) -> tuple[float, float]:

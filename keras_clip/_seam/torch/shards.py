@@ -1,4 +1,4 @@
-"""torch's DTensor: one logical tensor, of which each process holds a shard."""
+"""torch's DTensor: a logical tensor with a shard in each process."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -11,33 +11,33 @@ _NO_SHARDED = (
     "torch DTensor, whose parts may lie on several processes. Clip by norm or by value instead."
 )
 
-# Looked up, not imported: nobody has a DTensor before it is loaded, and loading it takes time.
+# Looked up, not imported: the import takes time, and no DTensor exists before it.
 _MODULE = "torch.distributed.tensor"
 
 
 def is_sharded(tensor: Any) -> bool:
-    """Whether it is a DTensor."""
+    """Return whether it is a DTensor."""
     return isinstance(tensor, sharded_types())
 
 
 def sharded_types() -> tuple[type, ...]:
-    """DTensor if there can be any; to be asked once for a list of tensors."""
+    """Return the class DTensor if it is loaded; call it once for a list of tensors."""
     module = sys.modules.get(_MODULE)
     return () if module is None else (module.DTensor,)
 
 
 def any_sharded(tensors: Sequence[Any]) -> bool:
-    """Whether any is a DTensor, at the cost of a question for each type of them."""
+    """Return whether any tensor is a DTensor, with one check for each type."""
     return any(issubclass(kind, sharded_types()) for kind in set(map(type, tensors)))
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the tensor, or all of a DTensor, on each process."""
+    """Return the tensor, or the whole of a DTensor, on each process."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """Return the tensor, or what this process holds of a DTensor."""
+    """Return the tensor, or the local shard of a DTensor."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
@@ -59,10 +59,10 @@ def map_shards(tensor: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
 def with_norms_for_shards(
     operands: Sequence[Tensor], norms: Callable[[list[Tensor]], Tensor]
 ) -> list[Tensor]:
-    """Put for each DTensor a vector with the same norm: that of the norms of its shards.
+    """Replace each DTensor by a vector with the same norm: the norms of its shards.
 
-    Every process gets all of the vector, and so takes the same decisions. What is exchanged is
-    one number a shard, for all DTensors that are sharded alike together.
+    Every process gets the whole vector and therefore takes the same decisions. The processes
+    exchange one number for each shard, together for all DTensors with the same sharding.
 
     Args:
         operands: tensors.
@@ -93,7 +93,7 @@ def refuse_sharded(tensors: Sequence[Gradient]) -> None:
 
 
 def _summed(tensor: Tensor) -> Tensor:
-    """Add up what processes hold as terms of a sum: the norm of a term says nothing."""
+    """Sum a DTensor that is stored as terms of a sum: the norm of a term means nothing."""
     if not any(placement.is_partial() for placement in tensor.placements):
         return tensor
     return tensor.redistribute(
@@ -102,12 +102,12 @@ def _summed(tensor: Tensor) -> Tensor:
 
 
 def _split_dimensions(tensor: Tensor) -> tuple[bool, ...]:
-    """For each dimension of the mesh, whether the tensor differs along it."""
+    """Return for each dimension of the mesh whether the tensor differs along it."""
     return tuple(not placement.is_replicate() for placement in tensor.placements)
 
 
 def _gathered(row: Tensor, dtensor: Any, mesh: Any, split: tuple[bool, ...]) -> Tensor:
-    """Rows of all processes that hold different shards, one below the other."""
+    """Return the rows of all processes with different shards, one below the other."""
     placements = [_shard_rows() if is_split else _replicate() for is_split in split]
     rows = dtensor.from_local(row.reshape(1, -1), mesh, placements, run_check=False)
     gathered: Tensor = rows.full_tensor()
