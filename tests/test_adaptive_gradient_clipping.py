@@ -328,7 +328,7 @@ def test_numbers_out_of_bounds(arguments):
         ({"axes": {"v0": 2}}, r"axes=\{'v0': \(2,\)\} does not fit .*'v0' of rank 2.*-2 to 1"),
         ({"axes": {"v0": (0, -2)}}, "give distinct axes"),
         ({"exclude": "w"}, r"exclude has patterns that match no variable: \['w'\]"),
-        ({"exclude": "("}, "exclude has the pattern .* no regular expression"),
+        ({"exclude": "("}, "exclude has the pattern .* not a regular expression"),
     ],
 )
 def test_arguments_that_fit_no_variable(arguments, message):

@@ -68,7 +68,7 @@ def test_a_pattern_whose_paths_are_named_exactly_is_used():
 
 
 def test_no_regular_expression():
-    with pytest.raises(ValueError, match=r"axes has the pattern '\(', .*no regular expression"):
+    with pytest.raises(ValueError, match=r"axes has the pattern '\(', .*not a regular expression"):
         PathPatterns("axes", ["("])
     with pytest.raises(TypeError, match=r"axes must name variables by str.*Received: 3"):
         PathPatterns("axes", [3])

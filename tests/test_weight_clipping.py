@@ -398,7 +398,7 @@ def test_two_replicas_equal_one_device(options):
         (float("nan"), ValueError, "max_weight must be a number.*nan"),
         ({}, ValueError, "max_weight={} limits no variable"),
         ({3: 0.1}, TypeError, "max_weight must name variables by str.*Received: 3"),
-        ({"(": 0.1}, ValueError, "max_weight has the pattern .* no regular expression"),
+        ({"(": 0.1}, ValueError, "max_weight has the pattern .* not a regular expression"),
         ({"a": {"b": 0.1}}, TypeError, "Received: max_weight={'b': 0.1}"),
     ],
 )

@@ -124,7 +124,7 @@ class TestClipperMap:
         for make, error, message in (
             (lambda: ClipperMap(None, [("a", None)]), TypeError, "must be a dict.*Received"),
             (lambda: ClipperMap(None, {3: None}), TypeError, "variables by str.*Received: 3"),
-            (lambda: ClipperMap(None, {"(": None}), ValueError, "no regular expression"),
+            (lambda: ClipperMap(None, {"(": None}), ValueError, "not a regular expression"),
             (lambda: ClipperMap(3), TypeError, "clipper must be an instance.*Received"),
             (lambda: ClipperMap(clipper, {"a": clipper}), ValueError, "cannot serve two groups"),
             (

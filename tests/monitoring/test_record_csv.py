@@ -193,7 +193,7 @@ class TestBadFiles:
 
     def test_an_unfinished_line_is_left_out_aloud(self, path):
         path.write_text(HEADER + "0,1.5,1.0,1.0,0\n1,2.")
-        with pytest.warns(UserWarning, match=r"run.csv ends in the midst.*Line 3 .*'1,2\.'"):
+        with pytest.warns(UserWarning, match=r"run.csv ends in the middle.*Line 3 .*'1,2\.'"):
             record = read_csv(path)
         assert record["grad_norm"].tolist() == [1.5]
 
