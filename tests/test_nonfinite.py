@@ -203,7 +203,7 @@ class TestRaise:
         apply_all(optimizer, variables, stream[:BAD])
         before = everything(optimizer, variables)
         with (
-            pytest.raises(NonFiniteGradientError, match=r"such gradients: bias$"),
+            pytest.raises(NonFiniteGradientError, match=r": bias$"),
             raised(optimizer),
         ):
             apply_all(optimizer, variables, [stream[BAD]])
@@ -225,7 +225,7 @@ class TestRaise:
             step = compiled_step(optimizer, variables, jit_compile=True)
             for gradients in stream_with(np.inf):
                 step(gradients)
-        with pytest.raises(NonFiniteGradientError, match=r"such gradients: bias$"):
+        with pytest.raises(NonFiniteGradientError, match=r": bias$"):
             optimizer.raise_if_nonfinite()
         optimizer.raise_if_nonfinite()  # raised once
 
@@ -364,5 +364,5 @@ def test_a_finite_spike_does_not_wipe_out_the_names_of_the_first_nan():
     spike[0][:] = 1e6
     step(bad)
     step(spike)
-    with pytest.raises(NonFiniteGradientError, match=r"such gradients: bias$"):
+    with pytest.raises(NonFiniteGradientError, match=r": bias$"):
         optimizer.raise_if_nonfinite()
