@@ -43,21 +43,6 @@ def is_compiled_by_xla() -> bool:
     return False
 
 
-def as_one_node(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` as one node of whatever graph calls it, for branches hardly ever taken.
-
-    TensorFlow passes through all nodes of a branch that is not taken, a thousand or two of them
-    for some hundred gradients, in as much time as it takes to clip a dozen.
-    """
-    if is_compiled_by_xla():
-        return function
-    is_one_node = {"_noinline": True}
-    node: Callable[..., Any] = tf.function(
-        function, autograph=False, experimental_attributes=is_one_node
-    )
-    return node
-
-
 def has_accelerator() -> bool:
     """Return whether TensorFlow sees a device besides the CPU."""
     return any(device.device_type != "CPU" for device in tf.config.list_logical_devices())

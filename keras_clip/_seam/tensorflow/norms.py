@@ -22,7 +22,7 @@ def _global_norm(operands: list[Tensor], dtype: str) -> Tensor:
     return tf.cond(
         floating_point.is_ordinary(sum_of_squares),
         lambda: floating_point.root(sum_of_squares),
-        lambda: graphs.as_one_node(_extreme_norm)(operands, dtype),
+        lambda: _extreme_norm(operands, dtype),
     )
 
 

@@ -41,7 +41,7 @@ def _scale_joined_to_norm(
         [
             lambda: gradients,
             lambda: clip(gradients, norm, max_norm),
-            lambda: graphs.as_one_node(_clip_extreme)(gradients, norm, max_norm, norm_type),
+            lambda: _clip_extreme(gradients, norm, max_norm, norm_type),
         ],
     )
     return scaled
