@@ -82,16 +82,3 @@ def test_has_a_derivative_where_a_row_is_zero(length):
 
     expected = half_zero / np.sqrt(np.sum(half_zero, dtype="float64"))
     np.testing.assert_allclose(derivative(tf.constant(half_zero)), expected, rtol=1e-5)
-
-
-def test_a_branch_hardly_ever_taken_is_one_node():
-    import tensorflow as tf
-
-    @tf.function
-    def clip(gradients):
-        return keras_clip.clip_by_global_norm(gradients, 1.0)[0]
-
-    gradients = [tf.ones([3000]) for _ in range(20)]
-    graph = clip.get_concrete_function(gradients).graph.as_graph_def()
-    # One that measures extreme norms, one that scales in two steps.
-    assert str(graph).count('key: "_noinline"') == 2
