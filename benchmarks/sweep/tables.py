@@ -51,7 +51,7 @@ def main() -> None:
 
 def learning_rates(cells: dict[str, Any]) -> list[str]:
     """For each task: the largest distance to the best clip, over learning rates up to 100 times."""
-    names = ["`max_norm=1`", *(f"ratio {ratio:g}" for ratio in RATIOS), "`max_norm=1`, ratio 0.003"]
+    names = ["`max_norm=1`", *(f"ratio {ratio:g}" for ratio in RATIOS), "0.003, `max_norm=1`"]
     settings = ["max_norm=1", *(f"max_update_ratio={ratio:g}" for ratio in RATIOS), PAIR]
     lines = [row(["task, optimizer", "best clip", *names]), row(["---"] * (len(names) + 2))]
     for task, title in TITLES.items():
