@@ -5,6 +5,7 @@ Imports no framework.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,19 @@ def text(cell: dict[str, str], numbers: dict[str, int]) -> str:
 
 def notes(results: dict[str, Any]) -> list[str]:
     """The numbered reasons, and what the cells ran with."""
-    numbered = [f"{at}. {why}" for at, why in enumerate(reasons(results), start=1)]
+    numbered = [f"{at}. {escaped(why)}" for at, why in enumerate(reasons(results), start=1)]
     versions = [
         f"keras {own['versions']['keras']} on {backend} {own['versions'][backend]}"
         for backend, own in results.items()
     ]
     return [*numbered, "", f"Seen with {', '.join(versions)}."]
+
+
+def escaped(text: str) -> str:
+    """Keep Markdown from reading underscores and angle brackets outside of code."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([_<*])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def reasons(results: dict[str, Any]) -> list[str]:

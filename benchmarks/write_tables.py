@@ -102,7 +102,9 @@ def overview(runs: dict[str, Any], cost: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for name, what, when, (default, other) in CLIPPERS:
-        cells = [f"`{name}`", what, when]
+        # Two pieces of code: a line may break between them.
+        clipper, arguments = name.split("(")
+        cells = [f"`{clipper}` `({arguments}`", what, when]
         cells.append(accuracies(runs[default]))
         cells.append(f"{accuracies(runs[other])} with {other[other.index('(') + 1 : -1]}")
         cells.append(costs(cost, name.split("(")[0]))
