@@ -114,7 +114,9 @@ def _measured(groups: list[Group]) -> tuple[Range, Range]:
         for bound in ("value", "low", "high")
     )
     weights = [_together([getattr(g.weights, b) for g in groups]) for b in ("value", "high", "low")]
-    ratio = Range(*(c / w for c, w in zip((change, low, high), weights, strict=True)))
+    pairs = zip((change, low, high), weights, strict=True)
+    # The lower bound of a norm may be 0: then the ratio has no upper one.
+    ratio = Range(*(c / w if w != 0 else math.inf for c, w in pairs))
     if not math.isfinite(change) or change == 0:
         return ratio, Range(1.0, 1.0, 1.0)
     limited = _together([group.factor.value * group.change.value for group in groups])
