@@ -189,9 +189,27 @@ def test_an_update_above_the_range_is_limited():
     gradients = [np.full(g.shape, 1e38, "float32") for g in gradient_stream(1)[0]]
     apply_all(sgd(1.0), variables, [gradients])
     change = [new - old for new, old in zip(values(variables), before, strict=True)]
-    # Its norm counts as the largest number, and a factor this small may be flushed to 0.
+    # Its norm counts as the largest number.
     share = float(np.finfo("float32").max) / norm(gradients)
-    assert norm(change) <= RATIO * norm(before) / share * (1 + 1e-4)
+    assert norm(change) == pytest.approx(RATIO * norm(before) / share, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
+def test_a_long_variable_is_measured_in_its_whole_range(scale):
+    generator = np.random.default_rng(0)
+    # More entries than torch subtracts at a time, and a remainder.
+    start = (scale * generator.normal(size=(601, 907))).astype("float32")
+    gradient = (scale * generator.normal(size=start.shape)).astype("float32")
+    variable = keras.Variable(start)
+    optimizer = sgd(1.0, UpdateClipping(RATIO, minimum_rms=0.0))
+    apply_all(optimizer, [variable], [[gradient]])
+    new, factor = limited([start], [start - gradient], RATIO, minimum_rms=0.0)
+    change = np.float64(values([variable])[0]) - start
+    np.testing.assert_allclose(change, new[0] - start, rtol=1e-4, atol=scale * 1e-5)
+    assert norm([change]) == pytest.approx(RATIO * norm([start]), rel=1e-5)
+    history = optimizer.history
+    assert history["update_scale"][0] == pytest.approx(factor, rel=1e-5)
+    assert history["update_ratio"][0] == pytest.approx(RATIO / factor, rel=1e-5)
 
 
 def test_decay_is_a_part_of_the_change():

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from keras import ops
 
+from keras_clip.norms import floating_point
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 
@@ -62,6 +63,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def norms(self, operands: Sequence[Tensor], dtype: str) -> Tensor:
         """Return the norm of each operand, as one vector in `dtype`, for any magnitude."""
+
+    def change_norm(self, now: Sequence[Tensor], before: Sequence[Tensor], dtype: str) -> Tensor:
+        """Return the norm over all differences `now - before`; see `global_norm`."""
+        return self.global_norm(floating_point.differences(now, before), dtype)
 
     @abc.abstractmethod
     def scale_to_norm(

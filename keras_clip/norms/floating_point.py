@@ -68,6 +68,12 @@ def widened(tensor: Tensor) -> Tensor:
     return ops.cast(tensor, "float32") if is_half(tensor) else tensor
 
 
+def differences(now: Iterable[Tensor], before: Iterable[Tensor]) -> list[Tensor]:
+    """Hazard: see `widened` and `magnitudes`."""
+    pairs = zip(now, before, strict=True)
+    return magnitudes([widened(value) - widened(old) for value, old in pairs])
+
+
 def is_ordinary(sum_of_squares: Tensor) -> Tensor:
     """Hazard: squares overflow from 1.8e19 and underflow below 1e-19 in float32."""
     dtype = keras.backend.standardize_dtype(sum_of_squares.dtype)

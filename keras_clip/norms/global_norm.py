@@ -114,6 +114,15 @@ def norm_of_tensors(gradients: Gradients, norm_type: float = 2.0) -> Tensor:
     return backend.global_norm(nonempty, dtype)
 
 
+def norm_of_change(now: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
+    """Return the global norm of the differences `now - before`."""
+    dtype = floating_point.accumulation_dtype(before)
+    held = [place for place, tensor in enumerate(before) if not _is_known_to_be_empty(tensor)]
+    if not held:
+        return ops.zeros((), dtype=dtype)
+    return backend.change_norm([now[place] for place in held], [before[p] for p in held], dtype)
+
+
 def _operands(gradients: Gradients) -> list[Tensor]:
     """Return dense real tensors with the norms of `gradients`."""
     return floating_point.magnitudes([backend.norm_operand(gradient) for gradient in gradients])

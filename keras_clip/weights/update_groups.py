@@ -1,15 +1,17 @@
 """The limit of the change of all trained variables in one update."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip.norms import floating_point
-from keras_clip.norms.global_norm import norms_of_tensors
+from keras_clip.norms.global_norm import norm_of_change, norm_of_tensors, norms_of_tensors
 from keras_clip.types import Tensor, Variable
 from keras_clip.weights.threshold_groups import ThresholdGroups
 from keras_clip.weights.update_clipping import UpdateClipping
@@ -52,26 +54,16 @@ class UpdateGroups(ThresholdGroups):
         """Return the current values of the limited variables, for `limit`."""
         return backend.values_to_keep(self._limited)
 
-    def limit(self, before: Sequence[Tensor], step: Tensor) -> MeasuredUpdate:
+    def limit(self, before: list[Tensor], step: Tensor) -> MeasuredUpdate:
         """Move the variables back towards their values `before`, until the limits hold."""
-        changes = self._norms(map(_difference, backend.tensors(self._limited), before))
-        weights = self._norms(before)
-        parts, factors, spread = [], [], []
-        for group in self._groups:
-            part = group.part(changes[group.members], weights[group.members])
-            factor = part.factor(self.threshold(group.rule, step))
-            parts.append(part)
-            factors.append(factor)
-            spread += group.spread(factor)
-        backend.shrink_changes(self._limited, before, spread)
-        return _measured(parts, factors)
-
-    def _norms(self, tensors: Iterable[Tensor]) -> Tensor:
-        return ops.cast(norms_of_tensors(list(tensors)), self._dtype)
-
-
-def _difference(now: Tensor, before: Tensor) -> Tensor:
-    return floating_point.widened(now) - floating_point.widened(before)
+        now = backend.tensors(self._limited)
+        parts = [group.part(now[group.members], before[group.members]) for group in self._groups]
+        limits = [self.threshold(group.rule, step) for group in self._groups]
+        factors = [part.factors(limit) for part, limit in zip(parts, limits, strict=True)]
+        for turn in zip(*factors, strict=True):
+            spread = [group.spread(own) for group, own in zip(self._groups, turn, strict=True)]
+            backend.shrink_changes(self._limited, before, list(chain.from_iterable(spread)))
+        return _measured(parts, [coarse * fine for coarse, fine in factors])
 
 
 class _Part(NamedTuple):
@@ -80,12 +72,22 @@ class _Part(NamedTuple):
     change: Tensor
     weights: Tensor
 
-    def factor(self, ratio: Tensor) -> Tensor:
+    def factors(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two factors whose product makes the change as long as the limit.
+
+        Processors may flush the product to zero, where each factor by itself is ordinary.
+        """
         limit = ratio * self.weights
         # A NaN compares as false, and an infinite change stays visible.
         exceeds = ops.logical_and(self.change > limit, ops.isfinite(self.change))
         one = ops.ones_like(self.change)
-        return ops.where(exceeds, limit / ops.where(exceeds, self.change, one), one)
+        small = math.sqrt(
+            floating_point.shrinking_factor(keras.backend.standardize_dtype(self.change.dtype))
+        )
+        is_far_above = ops.logical_and(exceeds, self.change * small > limit)
+        coarse = ops.where(is_far_above, one * small, one)
+        fine = limit / ops.where(exceeds, self.change * coarse, one)
+        return coarse, ops.where(exceeds, fine, one)
 
 
 class _Group:
@@ -104,15 +106,20 @@ class _Group:
         self.rule = rule
         self.members = members
         self._count = len(variables)
+        self._dtype = dtype
         sizes = np.array([math.prod(variable.shape) for variable in variables], "float64")
         if not rule.per_variable:
             sizes = np.sum(sizes)
         self._smallest = np.asarray(rule.minimum_rms * np.sqrt(sizes), dtype)
 
-    def part(self, changes: Tensor, weights: Tensor) -> _Part:
-        if not self.rule.per_variable:
-            changes, weights = _root_of_squares(changes), _root_of_squares(weights)
-        return _Part(changes, ops.maximum(weights, backend.constant(self._smallest, weights)))
+    def part(self, now: list[Tensor], before: list[Tensor]) -> _Part:
+        if self.rule.per_variable:
+            change = norms_of_tensors(floating_point.differences(now, before))
+            weights = norms_of_tensors(before)
+        else:
+            change, weights = norm_of_change(now, before), norm_of_tensors(before)
+        change, weights = ops.cast(change, self._dtype), ops.cast(weights, self._dtype)
+        return _Part(change, ops.maximum(weights, backend.constant(self._smallest, weights)))
 
     def spread(self, factor: Tensor) -> list[Tensor]:
         """Return the factor of each variable."""

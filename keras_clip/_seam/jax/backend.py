@@ -37,6 +37,9 @@ class JaxBackend(Backend):
     def global_norm(self, operands: Sequence[Tensor], dtype: str) -> Tensor:
         return norms.global_norm(operands, dtype)
 
+    def change_norm(self, now: Sequence[Tensor], before: Sequence[Tensor], dtype: str) -> Tensor:
+        return norms.change_norm(now, before, dtype)
+
     def norms(self, operands: Sequence[Tensor], dtype: str) -> Tensor:
         return norms.norms(operands, dtype)
 

@@ -1,6 +1,6 @@
 """Norms on JAX."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,20 +21,43 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
 
 
 def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
-    # Reduce partly, concatenate, reduce once: fewer small kernels. The barrier keeps XLA from
-    # taking the sums apart again.
     if may_join:
         operands = _small_ones_joined(operands, dtype)
+    return _root_or(_sum_of_squares(operands, dtype, may_join), lambda: _kept_in_branch(operands))
+
+
+def change_norm(now: Sequence[Tensor], before: Sequence[Tensor], dtype: str) -> Tensor:
+    """Return the norm of the differences, which no program stores."""
+    may_join = keras.distribution.distribution() is None
+    return _compiled_change_norm(list(now), list(before), dtype, may_join)
+
+
+def _change_norm(now: list[Tensor], before: list[Tensor], dtype: str, may_join: bool) -> Tensor:
+    # XLA stores all that a branch reads. The branch subtracts anew, so it reads no difference.
+    operands = floating_point.differences(now, before)
+    if may_join:
+        operands = _small_ones_joined(operands, dtype)
+    return _root_or(
+        _sum_of_squares(operands, dtype, may_join),
+        lambda: floating_point.differences(_kept_in_branch(now), _kept_in_branch(before)),
+    )
+
+
+def _sum_of_squares(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
+    # Reduce partly, concatenate, reduce once: fewer small kernels. The barrier keeps XLA from
+    # taking the sums apart again.
     sums_of = _sums if may_join else _sum
     sums = jnp.concatenate([sums_of(jnp.square(operand.astype(dtype))) for operand in operands])
-    sum_of_squares = jnp.sum(jax.lax.optimization_barrier(sums))
+    return jnp.sum(jax.lax.optimization_barrier(sums))
+
+
+def _root_or(sum_of_squares: Tensor, operands: Callable[[], list[Tensor]]) -> Tensor:
+    """Return the root, or the norm of `operands()` if the sum is not ordinary."""
     return jax.lax.cond(
         floating_point.is_ordinary(sum_of_squares),
         lambda: floating_point.root(sum_of_squares),
-        # Without this, XLA compiles for minutes with a thousand gradients.
-        lambda: floating_point.rescaled_norm(
-            _kept_in_branch(operands), jax.lax.optimization_barrier
-        ),
+        # Without this barrier, XLA compiles for minutes with a thousand gradients.
+        lambda: floating_point.rescaled_norm(operands(), jax.lax.optimization_barrier),
     )
 
 
@@ -77,4 +100,5 @@ def _norms(operands: list[Tensor], dtype: str) -> Tensor:
 
 # Outside `jit`, every call of `cond` would compile both branches again.
 _compiled_global_norm = jax.jit(_global_norm, static_argnums=(1, 2))
+_compiled_change_norm = jax.jit(_change_norm, static_argnums=(2, 3))
 _compiled_norms = jax.jit(_norms, static_argnums=1)

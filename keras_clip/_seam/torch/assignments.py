@@ -6,7 +6,7 @@ import torch
 
 from keras_clip._seam import keras_private
 from keras_clip._seam.torch import control_flow
-from keras_clip._seam.torch.host import on
+from keras_clip._seam.torch.host import can_read, on
 from keras_clip._seam.torch.shards import local_part, map_shards
 from keras_clip.norms import floating_point
 from keras_clip.types import Tensor, Variable
@@ -40,12 +40,13 @@ def shrink_changes(
         if control_flow.is_known_to_hold(factor >= 1.0):
             continue
         value, is_own = _value_and_whether_own(variable)
-        factor = on(value.device, factor)
-        moved = floating_point.between(local_part(old), local_part(value), factor)
-        if is_own:
-            local_part(value).copy_(moved)
+        part, old, factor = local_part(value), local_part(old), on(value.device, factor)
+        if is_own and can_read(factor) and part.dtype is factor.dtype:
+            torch.lerp(old, part, factor, out=part)
+        elif is_own:
+            part.copy_(floating_point.between(old, part, factor))
         else:
-            variable.assign(moved)
+            variable.assign(floating_point.between(old, part, factor))
 
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:

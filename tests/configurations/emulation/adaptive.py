@@ -94,7 +94,9 @@ class ZClip(Clipper):
     def running(self, update: Update) -> tuple[float, float]:
         if self._is_warming_up:
             return update.norm, self._at_most(math.inf, update)
-        return update.norm, self.mean + self.at("z_thresh", update) * self.deviation
+        bound = self.mean + self.at("z_thresh", update) * self.deviation
+        # A sum above the range of float32 is infinite there.
+        return update.norm, math.inf if bound > LARGEST else bound
 
     def used(self, update: Update) -> float:
         return self.bound

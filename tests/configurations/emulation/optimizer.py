@@ -167,7 +167,7 @@ def _scale(update: Update, after: float, skip: bool) -> float:
     if after == before:
         return 1.0
     if before == 0:
-        return math.inf
+        return math.nan if math.isnan(after) else math.inf
     return after / (update.norm if before < LARGEST else before)
 
 
