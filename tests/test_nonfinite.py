@@ -306,6 +306,17 @@ class TestTooManySkips:
         ):
             run(optimizer, gradient_stream(3), False)
 
+    @pytest.mark.filterwarnings("ignore:This step is compiled:UserWarning")
+    @COMPILED
+    def test_of_finite_spikes_beside_another_policy(self, compiled):
+        optimizer = ClippedOptimizer(
+            "sgd", 1e-6, nonfinite="raise", skip_above=1.0, max_consecutive_skips=2
+        )
+        # In a graph of TensorFlow the error has another class.
+        with pytest.raises(Exception, match=r"max_consecutive_skips=2"):
+            run(optimizer, gradient_stream(3), compiled)
+            optimizer.raise_if_nonfinite()
+
 
 class TestBadInput:
     @pytest.mark.parametrize("value", ["ignore", None, 0, True])

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,9 @@ from keras import ops
 from keras_clip._seam import backend
 from keras_clip.clippers import Clipper, Update
 from keras_clip.layers.paths import path_of
+from keras_clip.skipping.errors import REASONS, MakeError, nonfinite_error, skips_error
 from keras_clip.skipping.nonfinite import (
-    NonFiniteGradientError,
     NonFinitePolicy,
-    TooManySkipsError,
     check_limit,
     check_policy,
     flags_of_nonfinite,
@@ -21,13 +21,6 @@ from keras_clip.skipping.nonfinite import (
 )
 from keras_clip.thresholds import HeldThreshold
 from keras_clip.types import Gradient, Tensor, Variable
-
-# The reasons to skip an update, in the order of the entries of `skips_in_a_row`.
-_REASONS = (
-    "gradients that are not finite",
-    "a norm above skip_above times the threshold",
-    "an overflow under the loss scale",
-)
 
 # Number of names in an error. It is fixed, so the shape of the state is the same for all models.
 _MOST_NAMES = 20
@@ -73,7 +66,7 @@ class Skipping:
 
         self.skipped_steps = add((), "skipped_steps")
         self.zeroed_steps = add((), "zeroed_steps")
-        self._in_a_row = add((len(_REASONS),), "skips_in_a_row")
+        self._in_a_row = add((len(REASONS),), "skips_in_a_row")
         self._nonfinite_variables = add((_MOST_NAMES,), "nonfinite_variables")
         self.skip_above.build(wrapper)
 
@@ -136,11 +129,22 @@ class Skipping:
 
     def _is_due(self, in_a_row: Tensor) -> Tensor:
         due = ops.zeros((), "bool")
-        if self.nonfinite == "raise":
-            due = in_a_row[0] > 0
-        if self.max_consecutive_skips is not None:
-            due = ops.logical_or(due, ops.sum(in_a_row) > self.max_consecutive_skips)
+        for is_due, _ in self._errors(in_a_row):
+            due = ops.logical_or(due, is_due)
         return due
+
+    def _errors(self, in_a_row: Tensor) -> list[tuple[Tensor, MakeError]]:
+        """Return each error that the options allow, with whether it is due. At most one is."""
+        not_finite = in_a_row[0] > 0
+        errors: list[tuple[Tensor, MakeError]] = []
+        if self.nonfinite == "raise":
+            errors.append((not_finite, nonfinite_error))
+        if self.max_consecutive_skips is not None:
+            too_many = ops.sum(in_a_row) > self.max_consecutive_skips
+            if errors:
+                too_many = ops.logical_and(too_many, ops.logical_not(not_finite))
+            errors.append((too_many, partial(skips_error, self.max_consecutive_skips)))
+        return errors
 
     def dropped(
         self, gradients: Sequence[Gradient], variables: Sequence[Variable], row: Tensor | None
@@ -173,7 +177,7 @@ class Skipping:
 
     def _raise_if_possible(self, after: Sequence[Tensor] = ()) -> None:
         count = self._in_a_row.value
-        fatal, noted = self._is_due(count), self._noted()
+        fatal, errors, noted = self._is_due(count), self._errors(count), self._noted()
         # The error of a TensorFlow graph is hard to read; if a callback watches, it raises.
         if not backend.can_raise(fatal, self._is_watched):
             self._warn_unless_watched()
@@ -181,7 +185,8 @@ class Skipping:
         # Each error is raised once, so training can continue.
         self._in_a_row.assign(ops.where(fatal, ops.zeros_like(count), count))
         after = [*after, self._in_a_row.value]
-        backend.raise_where(fatal, self._error, (*_REASONS, *self._paths), noted, after)
+        for is_due, error in errors:
+            backend.raise_where(is_due, error, (*REASONS, *self._paths), noted, after)
 
     def _noted(self) -> Tensor:
         """Return flags for the reasons and the variables that an error names."""
@@ -190,24 +195,6 @@ class Skipping:
         named = ops.any(self._nonfinite_variables.value[:, None] == places[None, :], axis=0)
         named = ops.logical_and(named, reasons[0])
         return ops.cast(ops.concatenate([reasons, named]), "int32")
-
-    def _error(self, names: Sequence[str]) -> Exception:
-        reasons = [reason for reason in _REASONS if reason in names]
-        variables = [name for name in names if name not in _REASONS]
-        concerned = f" Variables with such gradients: {', '.join(variables)}" if variables else ""
-        if not names:  # TensorFlow puts this text into a graph and adds the names to it.
-            concerned = " Reasons and variables:"
-        if self.nonfinite == "raise" and reasons[:1] in ([], [_REASONS[0]]):
-            return NonFiniteGradientError(
-                "Gradients are NaN or infinite, and nonfinite='raise'. The update was not "
-                f"applied.{concerned}"
-            )
-        because = f", because of {' and '.join(reasons)}" if reasons else ""
-        return TooManySkipsError(
-            f"More than max_consecutive_skips={self.max_consecutive_skips} updates in a row were "
-            f"skipped{because}. The model does not learn any more. Lower the learning rate, look "
-            f"at the data of these steps, or resume from an earlier checkpoint.{concerned}"
-        )
 
     def _warn_unless_watched(self) -> None:
         if self._has_warned or self._is_watched:
@@ -229,12 +216,14 @@ class Skipping:
         """Raise the error that a compiled step could not raise; waits for the device."""
         if self.skipped_steps is None or not self.names_gradients:
             return
-        if not bool(ops.convert_to_numpy(self._is_due(self._in_a_row.value))):
+        errors = self._errors(self._in_a_row.value)
+        due = [error for is_due, error in errors if bool(ops.convert_to_numpy(is_due))]
+        if not due:
             return
         flags = ops.convert_to_numpy(self._noted())
         self._in_a_row.assign(ops.zeros_like(self._in_a_row.value))
-        names = (*_REASONS, *self._paths)
-        raise self._error([name for name, flag in zip(names, flags, strict=True) if flag])
+        names = (*REASONS, *self._paths)
+        raise due[0]([name for name, flag in zip(names, flags, strict=True) if flag])
 
 
 def _first_places(flags: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The policies for gradients that are not finite, their errors and checks."""
+"""The policies for gradients that are not finite, and their checks."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
@@ -13,14 +13,6 @@ from keras_clip.types import Gradient, Tensor
 NonFinitePolicy: TypeAlias = Literal["propagate", "skip", "zero", "raise"]
 
 POLICIES: tuple[str, ...] = get_args(NonFinitePolicy)
-
-
-class NonFiniteGradientError(FloatingPointError):
-    """Gradients are NaN or infinite, with `nonfinite="raise"`."""
-
-
-class TooManySkipsError(RuntimeError):
-    """More updates in a row were skipped than `max_consecutive_skips` allows."""
 
 
 def check_policy(nonfinite: Any) -> None:

@@ -39,7 +39,11 @@ class EmulatedOptimizer:
         self.margins = Margins()
         self.clipper = combined.make(configuration.clipper)
         rule = configuration.rule
-        self.rule = rules.make(rule.name, SHAPES, backend == "torch", **dict(rule.arguments))
+        loses_nan = backend == "tensorflow" and configuration.mode == "xla"
+        maximum = np.fmax if loses_nan else np.maximum
+        self.rule = rules.make(
+            rule.name, SHAPES, backend == "torch", maximum, **dict(rule.arguments)
+        )
         self.weights = Weights(configuration, first_weights(configuration), backend)
         self.max_update_ratio = configuration.max_update_ratio
         self.ratios: list[tuple[Range, Range]] = []

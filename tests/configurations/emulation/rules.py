@@ -30,10 +30,18 @@ class Step(NamedTuple):
 
 
 class Rule:
-    """An optimizer for variables of some shapes; `torch` has other formulas for the same rule."""
+    """An optimizer for variables of some shapes.
 
-    def __init__(self, shapes: Any, is_torch: bool, **arguments: Any) -> None:
+    Args:
+        shapes: of the variables.
+        is_torch: whether Keras has other formulas for the same rule.
+        maximum: the backend's maximum of two arrays: of XLA's on TensorFlow, a NaN is lost.
+        arguments: of the optimizer.
+    """
+
+    def __init__(self, shapes: Any, is_torch: bool, maximum: Any, **arguments: Any) -> None:
         self.is_torch = is_torch
+        self.maximum = maximum
         self.arguments = {**self.DEFAULTS, **arguments}
         self.state = [
             {name: np.full(shape, start, "float32") for name, start in self.STATE.items()}
@@ -102,7 +110,7 @@ class Adam(Rule):
         own["second"] = self._average(own["second"], gradient * gradient, beta_2)
         second = own["second"]
         if self.arguments["amsgrad"]:
-            own["largest"] = second = np.maximum(own["largest"], second)
+            own["largest"] = second = self.maximum(own["largest"], second)
         change = own["first"] * alpha / (np.sqrt(second) + F(self.arguments["epsilon"]))
         sizes = self.magnitudes[place]
         sizes["first"] = sizes["first"] * beta_1 + magnitude * (1 - beta_1)
@@ -192,6 +200,6 @@ _RULES: dict[str, type[Rule]] = {
 }
 
 
-def make(name: str, shapes: Any, is_torch: bool, **arguments: Any) -> Rule:
-    """The rule of an optimizer of Keras."""
-    return _RULES[name](shapes, is_torch, **arguments)
+def make(name: str, shapes: Any, is_torch: bool, maximum: Any, **arguments: Any) -> Rule:
+    """The rule of an optimizer of Keras; see `Rule`."""
+    return _RULES[name](shapes, is_torch, maximum, **arguments)
