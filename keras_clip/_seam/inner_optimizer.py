@@ -1,6 +1,7 @@
 """The steps of an update by the wrapped optimizer, which may be a MultiOptimizer."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -172,35 +173,45 @@ class InnerOptimizer:
         after_rules: Callable[[], None],
     ) -> None:
         """Run Keras's `apply` of each member on its part, with `update` in place of its rule."""
-        gradients = [*batch.gradients, *batch.assigned]
-        variables = [*batch.variables, *batch.overwritten]
-        owners = [self._member(variable) for variable in variables]
-
-        def apply_from(position: int) -> None:
-            """Nest the members: each runs the next one's `apply` right after its own rule."""
-            if position == len(self._members):
-                after_rules()
-                return
-            member = self._members[position]
-            own = [place for place, owner in enumerate(owners) if owner is member]
-            # Otherwise Keras may not reach its update step.
-            comes_to_rule = any(owners[p] is member for p in range(len(batch.variables)))
-            nests = comes_to_rule and not has_own_apply(member)
-
-            def rule_and_rest(*arguments: Any) -> None:
-                update(member, *arguments)
-                if nests:
-                    apply_from(position + 1)
-
-            sharing_state(classes[position], member, rule_and_rest).apply(
-                [gradients[place] for place in own], [variables[place] for place in own]
-            )
-            if not nests:
-                apply_from(position + 1)
-
-        apply_from(0)
+        self._apply_from(0, classes, batch, update, after_rules)
         if is_multi_optimizer(self._optimizer):
             self._optimizer._iterations.assign_add(1)
+
+    # A method: a nested function that calls itself keeps the weights until a garbage collection.
+    def _apply_from(
+        self,
+        position: int,
+        classes: Sequence[type],
+        batch: Batch,
+        update: Callable[..., None],
+        after_rules: Callable[[], None],
+    ) -> None:
+        """Nest the members: each runs the next one's `apply` right after its own rule."""
+        if position == len(self._members):
+            after_rules()
+            return
+        member = self._members[position]
+        gradients, variables = self._part(batch, member)
+        # Otherwise Keras may not reach its update step.
+        comes_to_rule = any(self._member(variable) is member for variable in batch.variables)
+        nests = comes_to_rule and not has_own_apply(member)
+        others = partial(self._apply_from, position + 1, classes, batch, update, after_rules)
+
+        def rule_and_rest(*arguments: Any) -> None:
+            update(member, *arguments)
+            if nests:
+                others()
+
+        sharing_state(classes[position], member, rule_and_rest).apply(gradients, variables)
+        if not nests:
+            others()
+
+    def _part(self, batch: Batch, member: Optimizer) -> tuple[list[Any], list[Variable]]:
+        """Return what `member` updates, in the order of its arguments."""
+        values = [*batch.gradients, *batch.assigned]
+        variables = [*batch.variables, *batch.overwritten]
+        own = [place for place, v in enumerate(variables) if self._member(v) is member]
+        return [values[place] for place in own], [variables[place] for place in own]
 
     def _member(self, variable: Variable) -> Optimizer:
         return keras_private.member_of(self._optimizer, variable)

@@ -129,16 +129,19 @@ def test_state_of_the_same_name_is_saved_apart():
     assert "clipper.group_0.max_weight" in saved(one)[1] and "weights.max_weight" in saved(one)[1]
 
 
-def test_it_is_freed_with_the_last_reference():
+@pytest.mark.parametrize(
+    "options", [{}, {"nonfinite": "skip"}, {"max_update_ratio": 0.01}], ids=str
+)
+def test_it_is_freed_with_the_last_reference(options):
     import gc
     import weakref
 
-    optimizer, variables = ClippedOptimizer(adam(), nonfinite="skip"), make_variables()
-    apply_all(optimizer, variables, gradient_stream(1))
-    momentum = weakref.ref(optimizer.inner_optimizer.variables[2])
     gc.collect()
     gc.disable()
     try:
+        optimizer, variables = ClippedOptimizer(adam(), **options), make_variables()
+        apply_all(optimizer, variables, gradient_stream(1))
+        momentum = weakref.ref(optimizer.inner_optimizer.variables[2])
         del optimizer
         assert momentum() is None
     finally:
