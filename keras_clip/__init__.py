@@ -24,6 +24,7 @@ from keras_clip.clippers import (
 from keras_clip.norms.global_norm import clip_by_global_norm, global_norm
 from keras_clip.optimizer import ClippedOptimizer
 from keras_clip.skipping.nonfinite import NonFiniteGradientError, TooManySkipsError
+from keras_clip.skipping.outliers import Outliers
 from keras_clip.thresholds import Threshold
 from keras_clip.weights.update_clipping import UpdateClipping
 from keras_clip.weights.weight_clipping import WeightClipping
@@ -63,6 +64,7 @@ __all__ = [
     "ClipperMap",
     "NonFiniteGradientError",
     "ObserveOnly",
+    "Outliers",
     "RaiseOnNonFinite",
     "Suggestion",
     "Threshold",

@@ -36,6 +36,7 @@ def test_public_names():
         "ClipperMap",
         "NonFiniteGradientError",
         "ObserveOnly",
+        "Outliers",
         "RaiseOnNonFinite",
         "Suggestion",
         "Threshold",
