@@ -46,8 +46,8 @@ class Snapshots:
 
     def take(self, step: int) -> None:
         """Copy the variables; the oldest copy gives way."""
-        # `numpy()` may be a view of a buffer that the next step overwrites.
-        values = [np.array(variable.numpy()) for variable in self._variables]
+        # `numpy()` copies: the next step may overwrite the buffers of the variables.
+        values = [variable.numpy() for variable in self._variables]
         self._kept = [*self._kept, Snapshot(step, values)][-self._size :]
 
     def confirm(self) -> None:

@@ -154,6 +154,30 @@ def test_when_all_updates_are_skipped():
     assert_identical(everything(model), everything(expected))
 
 
+def test_one_applied_update_in_a_check_is_enough():
+    model = make_model(adaptive(skip_above=Outliers(window=4, warm_up=2)))
+    inputs, targets = batches(10, bad=[6], value=1e8)
+    roll_back = RollBack(check_every=2, patience=1, multiple=1e30)
+    fit(model, inputs, targets, [roll_back])
+    assert int(model.optimizer.skipped_steps.numpy()) == 1
+    assert roll_back.events == []
+
+
+def test_skips_after_a_rollback_count_from_the_snapshot():
+    model = make_model(adaptive(skip_above=Outliers(window=4, warm_up=2)))
+    inputs, targets = batches(10, bad=[6, 7], value=1e8)
+    roll_back = RollBack(every=2, check_every=1, patience=1, multiple=1e30)
+    fit(model, inputs, targets, [roll_back])
+    assert [event["step"] for event in roll_back.events] == [7, 8]
+
+
+def test_patience_starts_anew_after_a_rollback():
+    inputs, targets = batches(10, bad=[4, 5, 6])
+    roll_back = RollBack(every=1, check_every=1, patience=2)
+    fit(make_model(adaptive(nonfinite="skip")), inputs, targets, [roll_back])
+    assert [event["step"] for event in roll_back.events] == [6]
+
+
 def test_a_loss_that_is_an_outlier():
     model = make_model()
     inputs, targets = batches(12, bad=[8, 9], value=1e4)
@@ -201,6 +225,24 @@ def test_the_learning_rate_is_lowered_and_otherwise_stays():
     fit(model, inputs, targets, [roll_back])
     assert len(roll_back.events) == 2
     np.testing.assert_allclose(float(model.optimizer.learning_rate), 0.0125, rtol=1e-6)
+
+
+def test_a_learning_rate_that_a_callback_sets_stays():
+    """It is lowered in the second epoch, and the snapshot is of the first."""
+    inputs, targets = batches(4)
+    model = make_model()
+    rates = keras.callbacks.LearningRateScheduler(lambda epoch: [0.05, 0.01][epoch])
+
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.trainable_variables[0].assign(np.full((4, 6), np.nan))
+
+    roll_back = RollBack(every=1, check_every=1, patience=1)
+    fit(model, inputs, targets, [rates, Spoil(), roll_back], epochs=2)
+    (event,) = roll_back.events
+    assert (event["step"], event["restored_step"]) == (5, 3)
+    np.testing.assert_allclose(float(model.optimizer.learning_rate), 0.01, rtol=1e-6)
 
 
 def test_a_schedule_cannot_be_lowered():
