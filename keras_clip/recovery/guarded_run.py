@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_clip.recovery.loss_watch import LossWatch
 from keras_clip.recovery.run_state import (
+    Updates,
     learning_rates,
     restored_variables,
     updates_of,
@@ -81,8 +82,12 @@ class GuardedRun:
 
     def check(self, loss: float) -> bool:
         """Judge the batches since the last check by their mean loss; True if the run went back."""
-        reason = self._reason(loss)
         self._checked = self.step
+        applied, skipped = self._new_updates()
+        if applied and skipped:
+            # The losses of skipped batches are in the mean, and say nothing about the weights.
+            return False
+        reason = f"all updates were skipped ({skipped})" if skipped else self._watch.reason(loss)
         if reason is None:
             self._watch.learn(loss)
             self._bad_in_a_row, self._last_good = 0, self.step
@@ -94,12 +99,11 @@ class GuardedRun:
         self._go_back(reason)
         return True
 
-    def _reason(self, loss: float) -> str | None:
+    def _new_updates(self) -> Updates:
         before, self._updates = self._updates, updates_of(self._optimizer)
-        skipped = self._updates.skipped - before.skipped
-        if skipped and self._updates.applied == before.applied:
-            return f"the latest updates, {skipped}, were all skipped"
-        return self._watch.reason(loss)
+        return Updates(
+            self._updates.applied - before.applied, self._updates.skipped - before.skipped
+        )
 
     def _keep(self) -> None:
         self._kept.confirm()

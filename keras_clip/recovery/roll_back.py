@@ -21,6 +21,7 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
     - or `loss > mean + multiple * deviation` of the latest `window` good checks,
     - or every update since the last check was skipped.
 
+    A check with skipped and applied updates is not judged: its mean includes skipped batches.
     After `patience` bad checks in a row it restores the latest good snapshot bit for bit:
     weights, seeds of layers, moments, iterations, the clipper's state and all counters. The
     learning rate, metrics and `optimizer.history` stay. `fit` then goes on with the next batch.
@@ -48,8 +49,8 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
         snapshots: int of at least 1, number of latest snapshots to keep. Defaults to 2.
         check_every: int of at least 1, number of batches between two checks. Defaults to 10. With
             `steps_per_execution=k`, all numbers of batches count groups of `k`.
-        patience: int of at least 1, number of bad checks in a row. Defaults to 2, so one bad
-            batch alone causes no rollback.
+        patience: int of at least 1, number of bad checks in a row. Defaults to 3, so that
+            single bad batches cause no rollback.
         multiple: float, at least 0, number of standard deviations. Defaults to 6.0.
         window: int of at least 2, number of good checks to compare with. No loss is an outlier
             before half of them are known. Defaults to 32.
@@ -89,7 +90,7 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
         *,
         snapshots: int = 2,
         check_every: int = 10,
-        patience: int = 2,
+        patience: int = 3,
         multiple: float = 6.0,
         window: int = 32,
         learning_rate_factor: float | None = None,
