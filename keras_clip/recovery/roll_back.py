@@ -53,7 +53,7 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
             single bad batches cause no rollback.
         multiple: float, at least 0, number of standard deviations. Defaults to 6.0.
         window: int of at least 2, number of good checks to compare with. No loss is an outlier
-            before half of them are known. Defaults to 32.
+            before half of them are known. Defaults to 16.
         learning_rate_factor: float above 0 and at most 1, multiplies the learning rate at each
             rollback, or None. Defaults to None.
         max_rollbacks: int of at least 0, number of rollbacks before an error. Defaults to 3.
@@ -92,7 +92,7 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
         check_every: int = 10,
         patience: int = 3,
         multiple: float = 6.0,
-        window: int = 32,
+        window: int = 16,
         learning_rate_factor: float | None = None,
         max_rollbacks: int = 3,
     ) -> None:
