@@ -9,6 +9,7 @@ import pytest
 import keras_clip
 from keras_clip import AutoClip, ClippedOptimizer, Outliers, RollBack, TooManyRollBacksError
 from tests.support.gradient_stream import as_tensors, assert_identical, values
+from tests.support.mirrored import mirrored_strategy
 from tests.support.seeds import fix_seeds
 
 BATCH = 4
@@ -347,11 +348,9 @@ def test_keras_does_not_wait_for_each_batch():
 def test_replicas(backend):
     if backend != "tensorflow":
         pytest.skip("tf.distribute is TensorFlow's")
-    import tensorflow as tf
-
     results = []
     for bad in ([4], []):
-        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        with mirrored_strategy().scope():
             model = make_model()
         inputs, targets = batches(10, bad=bad)
         order = list(range(10)) if bad else [0, 1, 2, 5, 6, 7, 8, 9]
