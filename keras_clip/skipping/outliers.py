@@ -37,10 +37,10 @@ class Outliers:
 
     Reference:
         `SkipStepOptimizer` of OLMo-core, which Levanter and MaxText follow, has this multiple,
-        window and warm-up. Deviations: it compares norms, not their logarithms, and skips 8 of
-        10,000 good updates of small models, whose norms are skewed. Its window includes
-        the skipped norms, so the fifth spike of equal size is applied, and each spike hides
-        smaller ones for a whole window. It also looks at the loss.
+        window and warm-up. Deviations: it compares norms, not their logarithms. Norms of small
+        models are skewed: without logarithms, 8 of 10,000 good updates are skipped. Its window
+        includes the skipped norms, so the fifth spike of equal size is applied, and each spike
+        hides smaller ones for a whole window. It has no floor, and also looks at the loss.
 
     Example:
         >>> import keras, numpy as np, keras_clip
