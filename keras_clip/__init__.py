@@ -24,6 +24,7 @@ from keras_clip.clippers import (
 from keras_clip.norms.global_norm import clip_by_global_norm, global_norm
 from keras_clip.optimizer import ClippedOptimizer
 from keras_clip.skipping.errors import NonFiniteGradientError, TooManySkipsError
+from keras_clip.skipping.outliers import Outliers
 from keras_clip.thresholds import Threshold
 from keras_clip.weights.update_clipping import UpdateClipping
 from keras_clip.weights.weight_clipping import WeightClipping
@@ -36,15 +37,19 @@ if TYPE_CHECKING:
     from keras_clip.monitoring.plot_variables import plot_variables
     from keras_clip.monitoring.raise_on_nonfinite import RaiseOnNonFinite
     from keras_clip.monitoring.suggest_max_norm import Suggestion, suggest_max_norm
+    from keras_clip.recovery.guarded_run import TooManyRollBacksError
+    from keras_clip.recovery.roll_back import RollBack
 
-# Monitoring is imported at first use: training alone does not need it.
+# Imported at first use: training alone does not need them.
 _LATE = {
-    "ClipMonitor": "clip_monitor",
-    "RaiseOnNonFinite": "raise_on_nonfinite",
-    "Suggestion": "suggest_max_norm",
-    "plot_clipping": "plot_clipping",
-    "plot_variables": "plot_variables",
-    "suggest_max_norm": "suggest_max_norm",
+    "ClipMonitor": "monitoring.clip_monitor",
+    "RaiseOnNonFinite": "monitoring.raise_on_nonfinite",
+    "RollBack": "recovery.roll_back",
+    "Suggestion": "monitoring.suggest_max_norm",
+    "TooManyRollBacksError": "recovery.guarded_run",
+    "plot_clipping": "monitoring.plot_clipping",
+    "plot_variables": "monitoring.plot_variables",
+    "suggest_max_norm": "monitoring.suggest_max_norm",
 }
 
 __all__ = [
@@ -63,9 +68,12 @@ __all__ = [
     "ClipperMap",
     "NonFiniteGradientError",
     "ObserveOnly",
+    "Outliers",
     "RaiseOnNonFinite",
+    "RollBack",
     "Suggestion",
     "Threshold",
+    "TooManyRollBacksError",
     "TooManySkipsError",
     "Update",
     "UpdateClipping",
@@ -85,7 +93,7 @@ if not TYPE_CHECKING:  # With `__getattr__`, a type checker would accept every n
     def __getattr__(name: str) -> Any:
         if name not in _LATE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = getattr(import_module(f"{__name__}.monitoring.{_LATE[name]}"), name)
+        found = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
         globals()[name] = found
         return found
 

@@ -22,6 +22,7 @@ from keras_clip.records.variable_norms import VariableNorms
 from keras_clip.saving import SavedState
 from keras_clip.skipping.decision import Skipping
 from keras_clip.skipping.nonfinite import NonFinitePolicy, check_skip_above
+from keras_clip.skipping.outliers import Outliers, SkipAbove
 from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradients, Optimizer, ThresholdValue, Variable
 from keras_clip.weights.threshold_groups import groups_from_config
@@ -59,12 +60,11 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
             `raise_if_nonfinite` for compiled steps. Defaults to `"propagate"`.
         max_consecutive_skips: int of at least 1: if more updates than this are skipped in a
             row, an error stops the training, as with `"raise"`. Defaults to None, no limit.
-        skip_above: number of at least 1, a `LearningRateSchedule` or a callable of the step: an
-            update is not applied if its norm exceeds this multiple of the clipper's threshold
+        skip_above: `Outliers()`, or a number of at least 1, a schedule or a callable of the step:
+            an update is not applied if its norm exceeds this multiple of the clipper's threshold
             before the update, or is NaN. Weights, moments, iterations and the clipper's state
-            stay as they were, and `skipped_steps` counts it. For clippers with one threshold for
-            one norm, such as `ClipByGlobalNorm`, `AutoClip` and `ZClip`. Defaults to None: every
-            update is applied.
+            stay as they were, and `skipped_steps` counts it. A multiple is for clippers with one
+            threshold for one norm, such as `ClipByGlobalNorm` and `AutoClip`. Defaults to None.
         history_size: int, number of latest updates whose norms and thresholds stay on the
             device for `history` and `keras_clip.ClipMonitor`, 16 bytes each. Defaults to 10000,
             an epoch of ordinary size. 0 keeps none.
@@ -109,7 +109,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         True
     """
 
-    skip_above = Threshold(minimum=1.0, optional=True)
+    skip_above = SkipAbove(minimum=1.0, optional=True, note=", keras_clip.Outliers()")
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         clipper: Clipper | str | Mapping[str, Any] | Sequence[Any] | None = None,
         nonfinite: NonFinitePolicy = "propagate",
         max_consecutive_skips: int | None = None,
-        skip_above: ThresholdValue | None = None,
+        skip_above: ThresholdValue | Outliers | None = None,
         history_size: int = 10_000,
         max_update_ratio: Any = None,
         max_weight: Any = None,
@@ -285,8 +285,8 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
 
     def _saved_variables(self) -> dict[str, Variable]:
         named = self._named_parts()
-        other = (*self._history.variables, *self._variable_norms.variables)
-        unsaved = {id(v) for v in (*named.values(), *other, *self._skipping.momentary)}
+        other = (*self.record_variables, *self._skipping.momentary)
+        unsaved = {id(v) for v in (*named.values(), *other)}
         own = keras_private.own_variables(self)
         return {**{v.name: v for v in own if id(v) not in unsaved}, **named}
 

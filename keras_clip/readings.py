@@ -94,6 +94,11 @@ class Readings:
         """Number of updates in which `nonfinite="zero"` set entries to 0: a scalar variable."""
         return self._once_built("zeroed_steps", vars(self._skipping))
 
+    @property
+    def record_variables(self) -> list[Variable]:
+        """The variables of `history` and `variable_norms`, a part of `variables`."""
+        return [*self._history.variables, *self._variable_norms.variables]
+
     def _once_built(self, name: str, attributes: Mapping[str, Any]) -> Variable:
         if attributes.get(name) is None:
             raise AttributeError(

@@ -185,8 +185,8 @@ class HeldThreshold:
         if not self._built:
             self._value = self._declaration.check(value)
             return
-        value = concrete(value)
-        if callable(value) or value is None or self._variable is None:
+        value = self._declaration.check(value)
+        if self._variable is None or not is_number(value):
             name = self._declaration.name
             raise TypeError(
                 f"{name} cannot change between a number and a function of the step (or None) "
@@ -194,12 +194,12 @@ class HeldThreshold:
                 f"Received: {name}={value!r}. Assign a number to a threshold that "
                 "started as a number, or make a new optimizer."
             )
-        self._value = self._declaration.check(value)
-        self._variable.assign(self._value)
+        self._value = value
+        self._variable.assign(value)
 
     def get_config(self) -> Any:
         """Return a number, a serialized function or None, as `from_config` accepts it."""
-        if callable(self._value):
+        if self._value is not None and not is_number(self._value):
             return keras.saving.serialize_keras_object(self._value)
         if self._variable is None:
             return number_to_config(self._value)

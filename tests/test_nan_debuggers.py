@@ -97,3 +97,16 @@ def test_a_nan_is_found(debugger):
     gradients = as_tensors([np.float32([bad, 1.0])])
     with DEBUGGERS[debugger](), pytest.raises(Exception, match=r"(?i)invalid value|NaN|Inf"):
         optimizer.apply(gradients, [variable])
+
+
+@pytest.mark.parametrize("debugger", DEBUGGERS)
+def test_outliers(debugger):
+    """Before the first norm, in the warm-up, at a norm of 0, and at a spike."""
+    rule = keras_clip.Outliers(window=3, warm_up=2)
+    optimizer = ClippedOptimizer(keras.optimizers.SGD(0.1), 1.0, skip_above=rule)
+    variable = keras.Variable(np.float32([1.0, 2.0]))
+    optimizer.build([variable])
+    with DEBUGGERS[debugger]():
+        for size in (0.0, 1.0, 1.0, 0.0, 1e6, 1.0, 1.0):
+            optimizer.apply(as_tensors([np.float32([3.0, 4.0]) * np.float32(size)]), [variable])
+    assert int(optimizer.skipped_steps.numpy()) == 1

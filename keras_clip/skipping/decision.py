@@ -11,19 +11,21 @@ from keras import ops
 from keras_clip._seam import backend
 from keras_clip.clippers import Clipper, Update
 from keras_clip.layers.paths import path_of
+from keras_clip.norms import floating_point
 from keras_clip.skipping.errors import REASONS, MakeError, nonfinite_error, skips_error
 from keras_clip.skipping.nonfinite import (
+    MOST_NAMES,
     NonFinitePolicy,
     check_limit,
     check_policy,
+    first_places,
     flags_of_nonfinite,
     zero_nonfinite_entries,
 )
+from keras_clip.skipping.norm_window import NormWindow
+from keras_clip.skipping.outliers import Outliers
 from keras_clip.thresholds import HeldThreshold
 from keras_clip.types import Gradient, Tensor, Variable
-
-# Number of names in an error. It is fixed, so the shape of the state is the same for all models.
-_MOST_NAMES = 20
 
 
 class Skipping:
@@ -32,7 +34,8 @@ class Skipping:
     Args:
         nonfinite: policy for gradients that are not finite.
         max_consecutive_skips: int, how many updates in a row may be skipped, or None.
-        skip_above: multiple of the clipper's threshold above which an update is skipped.
+        skip_above: multiple of the clipper's threshold above which an update is skipped, or
+            `Outliers`.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Skipping:
         self._has_warned = False
         self.skipped_steps: Any = None  # made by `build`
         self.zeroed_steps: Any = None
+        self._window: NormWindow | None = None
 
     def build(self, wrapper: Any, variables: Sequence[Variable]) -> None:
         """Create the counters, as variables of `wrapper`.
@@ -67,8 +71,11 @@ class Skipping:
         self.skipped_steps = add((), "skipped_steps")
         self.zeroed_steps = add((), "zeroed_steps")
         self._in_a_row = add((len(REASONS),), "skips_in_a_row")
-        self._nonfinite_variables = add((_MOST_NAMES,), "nonfinite_variables")
+        self._nonfinite_variables = add((MOST_NAMES,), "nonfinite_variables")
         self.skip_above.build(wrapper)
+        if isinstance(self.skip_above.value, Outliers):
+            dtype = floating_point.accumulation_dtype(variables)
+            self._window = NormWindow(self.skip_above.value, wrapper, dtype)
 
     @property
     def keeps_state(self) -> bool:
@@ -103,12 +110,16 @@ class Skipping:
             skip = self._exceeds(update, clipper)
             if leaves_out_nonfinite:
                 skip = ops.logical_or(skip, not_finite)
+            if self._window is not None:
+                self._window.learn(update.global_norm, skip)
         self.skipped_steps.assign(self.skipped_steps + ops.cast(skip, "int32"))
         if self.names_gradients:
             self._count_in_a_row(skip, not_finite)
         return skip
 
     def _exceeds(self, update: Update, clipper: Clipper) -> Tensor:
+        if self._window is not None:
+            return self._window.is_outlier(update.global_norm)
         norm, threshold = clipper.running_threshold(update)
         limit = ops.cast(update.evaluate(self.skip_above.value), norm.dtype)
         above = norm > limit * ops.cast(threshold, norm.dtype)
@@ -158,7 +169,7 @@ class Skipping:
         flags = [ops.zeros((), "int32")] * len(self._paths)
         for flag, variable in zip(flags_of_nonfinite(gradients), variables, strict=True):
             flags[self._positions[id(variable)]] = flag
-        places = _first_places(flags)
+        places = first_places(flags)
         # Until an error is raised, keep the names of the first NaN.
         is_first = ops.logical_and(self._in_a_row.value[0] == 1, places[0] >= 0)
         named = ops.where(is_first, places, self._nonfinite_variables.value)
@@ -224,14 +235,3 @@ class Skipping:
         self._in_a_row.assign(ops.zeros_like(self._in_a_row.value))
         names = (*REASONS, *self._paths)
         raise due[0]([name for name, flag in zip(names, flags, strict=True) if flag])
-
-
-def _first_places(flags: Sequence[Tensor]) -> Tensor:
-    """Return the positions of the first flags, padded with -1."""
-    flagged = ops.stack(list(flags))
-    places = backend.constant(np.arange(len(flags), dtype="int32"), like=flagged)
-    beyond = ops.zeros_like(places) + len(flags)
-    found = ops.sort(ops.where(flagged > 0, places, beyond))[:_MOST_NAMES]
-    found = ops.where(found == len(flags), ops.zeros_like(found) - 1, found)
-    missing = np.full(max(0, _MOST_NAMES - len(flags)), -1, dtype="int32")
-    return ops.concatenate([found, backend.constant(missing, like=found)])

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip.clippers import Clipper
 from keras_clip.norms.global_norm import norm_of_tensors
+from keras_clip.skipping.outliers import Outliers
 from keras_clip.types import Gradient, Tensor
 
 NonFinitePolicy: TypeAlias = Literal["propagate", "skip", "zero", "raise"]
+
+# Number of names in an error. It is fixed, so the shape of the state is the same for all models.
+MOST_NAMES = 20
 
 POLICIES: tuple[str, ...] = get_args(NonFinitePolicy)
 
@@ -45,11 +50,14 @@ def check_limit(max_consecutive_skips: Any, may_skip: bool) -> None:
 
 def check_skip_above(skip_above: Any, clipper: Clipper) -> None:
     """Raise if the clipper has no threshold that `skip_above` can multiply."""
-    if skip_above is not None and not clipper.has_running_threshold:
+    if skip_above is None or isinstance(skip_above, Outliers):
+        return
+    if not clipper.has_running_threshold:
         raise ValueError(
             "skip_above is a multiple of the clipper's threshold for one norm, and "
-            f"{type(clipper).__name__} has none. Use ClipByGlobalNorm, AutoClip or ZClip, or leave "
-            f"skip_above out. Received: skip_above={skip_above!r}."
+            f"{type(clipper).__name__} has none. Use ClipByGlobalNorm, AutoClip or ZClip, or "
+            "skip_above=keras_clip.Outliers(), which works with every clipper. "
+            f"Received: skip_above={skip_above!r}."
         )
 
 
@@ -89,3 +97,14 @@ def flags_of_nonfinite(gradients: Sequence[Gradient]) -> list[Tensor]:
         ops.cast(ops.logical_not(ops.all(ops.isfinite(backend.values(gradient)))), "int32")
         for gradient in gradients
     ]
+
+
+def first_places(flags: Sequence[Tensor]) -> Tensor:
+    """Return the positions of the first flags, padded with -1."""
+    flagged = ops.stack(list(flags))
+    places = backend.constant(np.arange(len(flags), dtype="int32"), like=flagged)
+    beyond = ops.zeros_like(places) + len(flags)
+    found = ops.sort(ops.where(flagged > 0, places, beyond))[:MOST_NAMES]
+    found = ops.where(found == len(flags), ops.zeros_like(found) - 1, found)
+    missing = np.full(max(0, MOST_NAMES - len(flags)), -1, dtype="int32")
+    return ops.concatenate([found, backend.constant(missing, like=found)])

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_clip import AutoClip, ClippedOptimizer
+from keras_clip import AutoClip, ClippedOptimizer, Outliers
 from tests.support.family import whole_family
 from tests.support.models import data, make_model
 from tests.support.stateful_clipper import RunningMean
@@ -34,7 +34,11 @@ def make_optimizer(kind):
         return ClippedOptimizer(inner, clipper=RunningMean())
     if kind == "family":
         return ClippedOptimizer(
-            inner, clipper=whole_family(), max_update_ratio=0.02, max_weight=0.7
+            inner,
+            clipper=whole_family(),
+            skip_above=Outliers(multiple=1.5, window=4, warm_up=2),
+            max_update_ratio=0.02,
+            max_weight=0.7,
         )
     if kind == "skipping":
         clipper = AutoClip(50.0, history_size=4)

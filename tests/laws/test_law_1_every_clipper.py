@@ -4,7 +4,7 @@ import keras
 import pytest
 
 import keras_clip
-from keras_clip import ClippedOptimizer
+from keras_clip import ClippedOptimizer, Outliers
 from tests.contract.test_clipper_contract import FOUND
 from tests.support.compiled_step import compiled_step
 from tests.support.gradient_stream import assert_identical, gradient_stream, make_variables, values
@@ -49,12 +49,13 @@ def test_idle_is_bit_identical(clipper_class, bare):
     assert_identical(trained(ClippedOptimizer(keras.optimizers.Adam(0.05), clipper=clipper)), bare)
 
 
-def test_idle_projection_and_skipping_are_bit_identical(bare):
+@pytest.mark.parametrize("skip_above", [2.0, Outliers(multiple=NEVER, window=2)], ids=str)
+def test_idle_projection_and_skipping_are_bit_identical(bare, skip_above):
     optimizer = ClippedOptimizer(
         keras.optimizers.Adam(0.05),
         NEVER,
         max_update_ratio=NEVER,
         max_weight=NEVER,
-        skip_above=2.0,
+        skip_above=skip_above,
     )
     assert_identical(trained(optimizer), bare)

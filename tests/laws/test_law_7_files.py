@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_clip import AdaGC, ClippedOptimizer
+from keras_clip import AdaGC, ClippedOptimizer, Outliers
 from tests.support.gradient_stream import assert_identical, values
 
 INPUTS = np.linspace(-1, 1, 32, dtype="float32").reshape(8, 4)
@@ -18,6 +18,7 @@ OPTIONS = {
     "AdaGC": lambda: {"clipper": AdaGC(start_clip_steps=2)},
     "max_update_ratio": lambda: {"max_update_ratio": {".*dense.*": 0.01, "default": 0.02}},
     "max_weight": lambda: {"max_weight": 0.4, "skip_above": 9.0},
+    "outliers": lambda: {"skip_above": Outliers(window=4, warm_up=2)},
 }
 
 

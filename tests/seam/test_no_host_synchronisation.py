@@ -26,6 +26,7 @@ from keras_clip import (
     ClippedOptimizer,
     ClipperMap,
     ObserveOnly,
+    Outliers,
     UpdateClipping,
     WeightClipping,
     ZClip,
@@ -65,6 +66,7 @@ CASES = {
     "raise": lambda: {"nonfinite": "raise"},
     "limited skips": lambda: {"nonfinite": "skip", "max_consecutive_skips": 1},
     "skip above": lambda: {"skip_above": 2.0},
+    "outliers": lambda: {"skip_above": Outliers(window=4, warm_up=2)},
     "max update ratio": lambda: {"max_update_ratio": 0.01},
     "max update ratio of each": lambda: {
         "max_update_ratio": UpdateClipping(0.01, per_variable=True),

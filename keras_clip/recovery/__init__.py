@@ -1,0 +1,1 @@
+"""Going back to an earlier state of a run that has diverged."""

@@ -1,0 +1,143 @@
+"""A run that is checked from time to time, and goes back if it diverges."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from keras_clip.recovery.loss_watch import LossWatch
+from keras_clip.recovery.run_state import (
+    Updates,
+    learning_rates,
+    restored_variables,
+    updates_of,
+    weights_are_finite,
+)
+from keras_clip.recovery.snapshots import Snapshots
+
+_LOG = logging.getLogger("keras_clip")
+
+
+class TooManyRollBacksError(RuntimeError):
+    """A run diverged again after `max_rollbacks` rollbacks."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `RollBack`, which describes them."""
+
+    every: int
+    snapshots: int
+    patience: int
+    multiple: float
+    window: int
+    learning_rate_factor: float | None
+    max_rollbacks: int
+
+
+class GuardedRun:
+    """One run: its step, its snapshots, and what happened.
+
+    Args:
+        model: the Keras model.
+        optimizer: its optimizer, built.
+        options: when to go back, and how often.
+        step: number of batches so far. Defaults to 0.
+
+    Raises:
+        ValueError: the optimizer is not built, or the learning rate that `options` lower is no
+            number.
+    """
+
+    def __init__(self, model: Any, optimizer: Any, options: Options, step: int = 0) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._options = options
+        self._check_optimizer()
+        self.step = self._checked = self._last_good = step
+        self._bad_in_a_row = 0
+        self.events: list[dict[str, Any]] = []
+        self._watch = LossWatch(options.multiple, options.window)
+        self._kept = Snapshots(options.snapshots, restored_variables(model, optimizer))
+        self._kept.take(step)
+        self._updates = updates_of(optimizer)
+
+    def _check_optimizer(self) -> None:
+        if not self._optimizer.built:
+            raise ValueError(
+                "RollBack copies the variables of the optimizer, and it has none yet. Call "
+                "optimizer.build(model.trainable_variables) before RollBack.start(...)."
+            )
+        factor = self._options.learning_rate_factor
+        if factor is not None and not learning_rates(self._optimizer):
+            raise ValueError(
+                "learning_rate_factor multiplies a learning rate that is a number, and this "
+                "optimizer has a schedule. Leave learning_rate_factor out. Received: "
+                f"learning_rate_factor={factor!r}."
+            )
+
+    def advance_to(self, step: int) -> None:
+        """Store the number of batches so far."""
+        self.step = step
+
+    @property
+    def unchecked(self) -> int:
+        """Number of batches since the last check."""
+        return self.step - self._checked
+
+    def check(self, loss: float) -> bool:
+        """Judge the batches since the last check by their mean loss; True if the run went back."""
+        self._checked = self.step
+        applied, skipped = self._new_updates()
+        if applied and skipped:
+            # The losses of skipped batches are in the mean, and say nothing about the weights.
+            return False
+        reason = f"all updates were skipped ({skipped})" if skipped else self._watch.reason(loss)
+        if reason is None:
+            self._watch.learn(loss)
+            self._bad_in_a_row, self._last_good = 0, self.step
+            self._keep()
+            return False
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row < self._options.patience:
+            return False
+        self._go_back(reason)
+        return True
+
+    def _new_updates(self) -> Updates:
+        before, self._updates = self._updates, updates_of(self._optimizer)
+        return Updates(
+            self._updates.applied - before.applied, self._updates.skipped - before.skipped
+        )
+
+    def _keep(self) -> None:
+        self._kept.confirm()
+        is_due = self.step - self._kept.latest_step >= self._options.every
+        if is_due and weights_are_finite(self._model):
+            self._kept.take(self.step)
+
+    def _go_back(self, reason: str) -> None:
+        restored = self._kept.restore()
+        self._updates = updates_of(self._optimizer)
+        self._bad_in_a_row = 0
+        if len(self.events) == self._options.max_rollbacks:
+            raise TooManyRollBacksError(
+                f"After {self.step} batches {reason}. The run has gone back "
+                f"max_rollbacks={len(self.events)} times before: {self.events}. Lower the "
+                "learning rate, or look at the data. The model has the state after "
+                f"{restored} batches."
+            )
+        event = {"step": self.step, "reason": reason, "bad_since": self._last_good}
+        self.events.append({**event, "restored_step": restored})
+        self._lower_learning_rate()
+        _LOG.warning(
+            "After %s batches %s. RollBack restored the state after %s batches.",
+            self.step,
+            reason,
+            restored,
+        )
+
+    def _lower_learning_rate(self) -> None:
+        factor = self._options.learning_rate_factor
+        if factor is not None:
+            for rate in learning_rates(self._optimizer):
+                rate.assign(rate * factor)

@@ -1,0 +1,85 @@
+"""The variables of a run: those that a rollback restores, and those that it leaves."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_clip._seam import backend
+from keras_clip._seam.multi_optimizer import members_of
+from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
+from keras_clip.types import Variable
+
+
+def build(optimizer: Any, variables: Sequence[Variable]) -> None:
+    """Build the optimizer as the first step would; on TensorFlow, `fit` starts without."""
+    if not optimizer.built:
+        with backend.scope_of(variables[0]):
+            optimizer.build(variables)
+
+
+def restored_variables(model: Any, optimizer: Any) -> list[Variable]:
+    """Return the variables of model and optimizer, each once.
+
+    Without metrics, learning rates and records: `fit` resets the first, callbacks set the
+    second, and the third tell what happened.
+    """
+    left_out = [variable for metric in model.metrics for variable in metric.variables]
+    left_out += learning_rates(optimizer)
+    for wrapper in clipped_optimizers(optimizer):
+        left_out += wrapper.record_variables
+    without = {id(variable) for variable in left_out}
+    found = {id(v): v for v in (*model.variables, *optimizer.variables) if id(v) not in without}
+    return list(found.values())
+
+
+def learning_rates(optimizer: Any) -> list[Variable]:
+    """Return the learning rates that are numbers, of an optimizer, wrapped or of its members."""
+    inside = [*members_of(optimizer), getattr(optimizer, "inner_optimizer", None)]
+    found = [rate for each in inside if each is not None for rate in learning_rates(each)]
+    if found or any(each is not None for each in inside):
+        return found
+    rate = optimizer.learning_rate
+    return [rate] if isinstance(rate, keras.Variable) else []
+
+
+def weights_are_finite(model: Any) -> bool:
+    """Whether no weight is NaN or infinite; waits for the device."""
+    return all(bool(ops.all(ops.isfinite(weight.value))) for weight in model.trainable_variables)
+
+
+class Updates(NamedTuple):
+    """Numbers of updates so far."""
+
+    applied: int
+    skipped: int
+
+
+def updates_of(optimizer: Any) -> Updates:
+    """Return the updates of all wrappers; waits for the device."""
+    # A member of a MultiOptimizer without variables is never built.
+    wrappers = [wrapper for wrapper in clipped_optimizers(optimizer) if wrapper.built]
+    return Updates(
+        applied=sum(int(ops.convert_to_numpy(wrapper.iterations)) for wrapper in wrappers),
+        skipped=sum(int(wrapper.skipped_steps.numpy()) for wrapper in wrappers),
+    )
+
+
+def loss_so_far(model: Any) -> np.ndarray:
+    """Return the sum and the number of the losses since metrics were reset; waits.
+
+    Raises:
+        ValueError: no metric counts the losses.
+    """
+    means = [m for m in model.metrics if m.name == "loss" and hasattr(m, "total")]
+    pairs = [[float(ops.convert_to_numpy(v)) for v in (m.total, m.count)] for m in means]
+    total, count = np.sum([[0.0, 0.0], *pairs], axis=0)
+    if count == 0:
+        raise ValueError(
+            "RollBack reads the metric 'loss' of the model, and no batch has updated it. Let "
+            "train_step update a keras.metrics.Mean(name='loss') that model.metrics lists, or "
+            "train in a loop of your own with RollBack.after_batch(loss)."
+        )
+    return np.array([total, count])
