@@ -76,8 +76,10 @@ def test_norms_that_are_not_finite_are_skipped_from_the_start(value):
     assert found.tolist() == [True, False, True, False, False, True]
 
 
-def test_norms_of_zero_teach_nothing_and_pass():
-    found = skipped_of([0.0, 0.0, 9.0, 0.0, 9.0, 0.0, 90.0], Outliers(window=4, warm_up=2))
+@pytest.mark.parametrize("usual", [9.0, 1e-9])
+def test_norms_of_zero_teach_nothing_and_pass(usual):
+    norms = [0.0, 0.0, usual, 0.0, usual, 0.0, 10 * usual]
+    found = skipped_of(norms, Outliers(window=4, warm_up=2))
     assert found.tolist() == [False] * 6 + [True]
 
 

@@ -42,6 +42,8 @@ class NormWindow:
         floor = ops.zeros_like(deviation) + LEAST_DEVIATION
         spread = self._rule.multiple * backend.where(deviation > floor, deviation, floor)
         above = ops.logical_and(self._logarithm(norm) > mean + spread, count >= self._rule.warm_up)
+        # The logarithm of 0 counts as 0, which may be far above those of small norms.
+        above = ops.logical_and(above, norm > 0)
         return ops.logical_or(above, ops.logical_not(ops.isfinite(norm)))
 
     def _moments(self, held: Tensor) -> tuple[Tensor, Tensor]:

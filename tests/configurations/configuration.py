@@ -36,6 +36,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """A `skip_above` that is `Outliers`."""
+
+    multiple: float
+    window: int
+    warm_up: int
+
+
+@dataclass(frozen=True)
 class Rule:
     """An optimizer of Keras, without what all of them take."""
 

@@ -1,10 +1,11 @@
 """Options at random: a number stands for a configuration, the same on every machine."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tests.configurations.configuration import Assignment, Clip, Configuration, Decay, Rule
+from tests.configurations.configuration import Assignment, Clip, Configuration, Decay, Learned, Rule
 from tests.configurations.drawing_clippers import draw_clipper, thresholds_of
 from tests.configurations.drawing_numbers import draw_size, draw_threshold, maybe, one_of
 from tests.configurations.emulation.run import smallest_margin
@@ -51,7 +52,7 @@ def _draw(rng: np.random.Generator, seed: tuple[int, int, int]) -> Configuration
     max_update_ratio = _draw_max_update_ratio(rng)
     limits = {"max_weight": max_weight, "max_update_ratio": max_update_ratio}
     may_skip = has_skip_above or nonfinite == "skip"
-    return Configuration(
+    configuration = Configuration(
         seed=seed,
         mode=one_of(rng, ["eager", "compiled", "xla"]),
         rule=one_of(rng, _RULES),
@@ -75,6 +76,15 @@ def _draw(rng: np.random.Generator, seed: tuple[int, int, int]) -> Configuration
         assignments=_draw_assignments(rng, calls, clipper, skip_above, limits),
         resume=maybe(rng, 0.5, lambda: _draw_resume(rng, calls)),
     )
+    # Works with every clipper, so it is drawn where no multiple of a threshold was.
+    if has_skip_above or rng.random() < 0.6:
+        return configuration
+    return replace(configuration, skip_above=_draw_outliers(rng))
+
+
+def _draw_outliers(rng: np.random.Generator) -> Learned:
+    window = int(rng.integers(2, 6))
+    return Learned(draw_size(rng, 0.5, 6.0), window, int(rng.integers(2, window + 1)))
 
 
 def _draw_learning_rate(rng: np.random.Generator) -> float | Decay:

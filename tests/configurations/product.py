@@ -14,6 +14,7 @@ from tests.configurations.configuration import (
     Clip,
     Configuration,
     Decay,
+    Learned,
     Line,
     first_weights,
 )
@@ -44,6 +45,12 @@ def _threshold(value: Any) -> Any:
     if isinstance(value, Decay):
         return keras.optimizers.schedules.ExponentialDecay(value.initial, value.steps, value.rate)
     return Straight(value.start, value.slope) if isinstance(value, Line) else value
+
+
+def _skip_above(value: Any) -> Any:
+    if isinstance(value, Learned):
+        return keras_clip.Outliers(value.multiple, value.window, value.warm_up)
+    return _threshold(value)
 
 
 def _clipper(clip: Clip | None) -> Any:
@@ -120,7 +127,7 @@ def _optimizer(configuration: Configuration) -> Any:
         clipper=_clipper(configuration.clipper),
         nonfinite=configuration.nonfinite,  # type: ignore[arg-type]
         max_consecutive_skips=configuration.max_consecutive_skips,
-        skip_above=_threshold(configuration.skip_above),
+        skip_above=_skip_above(configuration.skip_above),
         history_size=configuration.history_size,
         max_weight=_max_weight(configuration.max_weight),
         max_update_ratio=_max_update_ratio(configuration.max_update_ratio),

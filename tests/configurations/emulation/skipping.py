@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tests.configurations.configuration import Configuration
-from tests.configurations.emulation.numbers import value_of
+import numpy as np
+
+from tests.configurations.configuration import Configuration, Learned
+from tests.configurations.emulation.numbers import LARGEST, value_of
 from tests.configurations.emulation.update import Update
 
 
@@ -17,6 +19,37 @@ class Outcome:
     names: tuple[str, ...] | None
 
 
+class Outliers:
+    """The logarithms of the latest applied norms."""
+
+    def __init__(self, rule: Learned) -> None:
+        self.rule = rule
+        self.logarithms: list[float] = []
+        self.in_a_row = 0
+
+    def skips(self, update: Update) -> bool:
+        """Whether an update is skipped; learn from it if not."""
+        if not math.isfinite(update.norm):
+            return True
+        if update.margins.is_above(update.norm, self._limit()):
+            self.in_a_row += 1
+            if self.in_a_row == self.rule.window:
+                self.logarithms, self.in_a_row = [], 0
+            return True
+        self.in_a_row = 0
+        if 0 < update.norm < LARGEST:
+            self.logarithms.append(math.log(update.norm))
+        return False
+
+    def _limit(self) -> float:
+        if len(self.logarithms) < self.rule.warm_up:
+            return math.inf
+        latest = np.array(self.logarithms[-self.rule.window :])
+        limit = latest.mean() + self.rule.multiple * max(0.1, latest.std(ddof=1))
+        # No norm of float32 reaches it.
+        return math.exp(limit) if limit < math.log(LARGEST) + 1 else math.inf
+
+
 class Skipping:
     """The counters of a run."""
 
@@ -24,6 +57,8 @@ class Skipping:
         self.nonfinite = configuration.nonfinite
         self.limit = configuration.max_consecutive_skips
         self.skip_above = configuration.skip_above
+        learned = isinstance(self.skip_above, Learned)
+        self.outliers = Outliers(self.skip_above) if learned else None
         self.skipped_steps = self.zeroed_steps = self.consecutive = 0
 
     def decides(self, update: Update, clipper: Any) -> bool:
@@ -33,6 +68,8 @@ class Skipping:
             return True
         if self.skip_above is None:
             return False
+        if self.outliers is not None:
+            return self.outliers.skips(update)
         size, threshold = clipper.running(update)
         limit = value_of(self.skip_above, update.step) * threshold
         return update.margins.is_above(size, limit) or math.isnan(size)
