@@ -1,4 +1,4 @@
-"""The variables of a run: those that a rollback restores, and those that it leaves."""
+"""The variables of a run: a rollback restores some and leaves the others."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
