@@ -31,7 +31,7 @@ from tests.support.stateful_clipper import RunningMean
 
 
 def steps_taken(clipper, gradients, names=None):
-    """What SGD with learning rate 1 subtracts."""
+    """Return the change by SGD with learning rate 1."""
     names = names or [f"v{i}" for i in range(len(gradients))]
     variables = [
         keras.Variable(np.zeros_like(g), name=name)

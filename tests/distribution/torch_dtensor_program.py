@@ -25,7 +25,7 @@ def array(*shape, scale=1.0):
 
 
 def lists_of_gradients():
-    """For each case arrays, with how each is placed, None being a plain tensor."""
+    """Return for each case arrays with their placements; None is a plain tensor."""
     rows, columns, copies, terms = Shard(0), Shard(1), Replicate(), Partial()
     spoilt = array(6, 2)
     spoilt[-1, -1] = np.nan
@@ -95,7 +95,7 @@ def on_meshes_of_two_dimensions():
 
 
 def not_decided_on_the_host(function):
-    """Run it as on a device whose values the host does not wait for."""
+    """Run it as on a device, where the host does not wait for values."""
     original = host.can_read
     host.can_read = lambda tensor: False
     try:

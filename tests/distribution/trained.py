@@ -34,7 +34,7 @@ EVERY_CLIPPER = {
 
 
 def data(samples: int = BATCH * STEPS) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs whose scale differs from row to row, so that no two devices see the same."""
+    """Return inputs with a scale for each row, so that no two devices see the same."""
     generator = np.random.default_rng(7)
     scale = np.resize(np.linspace(0.2, 3.0, BATCH), samples)[:, None]
     inputs = generator.normal(size=(samples, 4)) * scale
@@ -85,7 +85,7 @@ def difference(one: list[float], other: list[float]) -> float:
 
 
 def too_different(run: dict[str, Any], reference: dict[str, Any], rtol: float) -> dict[str, Any]:
-    """What of a run differs from the reference by more than `rtol`, or is no good test."""
+    """Return the differences of a run from its reference, and its counts if it clips too rarely."""
     found: dict[str, Any] = {
         key: difference(run[key], reference[key])
         for key in ("weights", "state")
