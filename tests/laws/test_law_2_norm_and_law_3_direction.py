@@ -18,7 +18,7 @@ from tests.support.optimizers import NAMES, maker
 
 
 def applied(gradients, max_norm, dtype="float32"):
-    """Return the gradients that SGD with learning rate 1 subtracts from zero, and their norm before."""
+    """Return the gradients that SGD subtracts at learning rate 1, and the norm before."""
     variables = [keras.Variable(np.zeros(np.shape(g)), dtype=dtype) for g in gradients]
     optimizer = ClippedOptimizer(keras.optimizers.SGD(1.0), max_norm)
     optimizer.apply(as_tensors(gradients), variables)
