@@ -60,7 +60,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_report_header() -> str:
-    """Say what runs."""
+    """Print the versions of the run."""
     return f"keras {version('keras')} on {os.environ['KERAS_BACKEND']}"
 
 

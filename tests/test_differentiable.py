@@ -156,7 +156,7 @@ def test_of_a_derivative(gradient, max_norm):
     ],
 )
 def test_a_whole_step_has_the_derivative_of_its_formula(options):
-    """As meta-learning takes it: through the gradient of an inner loss and one update."""
+    """Meta-learning differentiates the gradient of an inner loss and one update."""
 
     class PlainSGD(keras.optimizers.Optimizer):
         """Keras's own on torch records nothing."""

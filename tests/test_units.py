@@ -335,7 +335,7 @@ def warned_once():
 
 
 def residual_network():
-    """As in keras.applications: named by its author, without biases for some."""
+    """A model as in keras.applications: its author named the layers, some without biases."""
     inputs = keras.Input((8, 8, 3))
     hidden = L.Conv2D(4, 3, use_bias=False, name="conv1_conv")(inputs)
     hidden = L.BatchNormalization(name="conv1_bn")(hidden)

@@ -158,7 +158,7 @@ class TestClipperMap:
 
     @pytest.mark.filterwarnings("ignore:Gradients do not exist")
     def test_a_group_without_gradients_in_a_step(self):
-        """As in a loop that trains one part of a model at a time."""
+        """A loop may train one part of a model at a time."""
         variables = make_variables()
         groups = ClipperMap(RunningMean(), {"bias": RunningMean()})
         optimizer = ClippedOptimizer("sgd", clipper=groups)

@@ -7,7 +7,7 @@ import numpy as np
 
 Arguments: TypeAlias = tuple[tuple[str, Any], ...]
 
-# Of the model in `product.py`, in the order of its variables. Keras puts the model's name in front
+# Paths of the model in `product.py`, in order. Keras puts the model's name in front
 # of a path, and leaves it out once the model is loaded.
 PATHS = ("hidden/kernel", "hidden/bias", "head/kernel", "head/bias")
 SHAPES = ((3, 2), (2,), (2, 1), (1,))

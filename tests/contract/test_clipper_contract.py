@@ -283,7 +283,7 @@ def test_config_round_trip(clipper_class):
 
 @every_clipper
 def test_state_round_trip_in_the_middle_of_a_run(clipper_class):
-    """By the optimizer's own store; law 7 goes through files and a new process."""
+    """The test uses the optimizer's own store; law 7 uses files and a new process."""
     stream = gradient_stream(6)
     variables = make_variables()
     optimizer = wrapped(clipper_class)

@@ -164,7 +164,7 @@ def counted_collectives(text):
 
 
 def all_collectives():
-    """Of the bare optimizer, and of wrapped ones."""
+    """Return the collectives of the bare optimizer, and of wrapped ones."""
     optimizers = {
         "bare": adam,
         "wrapped": lambda: ClippedOptimizer(adam(), max_norm=0.5),

@@ -1,6 +1,6 @@
 """ParameterServerStrategy, with all its servers in this process.
 
-Prints as JSON what `python -m tests.distribution.parameter_server_program` found.
+Prints the results of `python -m tests.distribution.parameter_server_program` as JSON.
 """
 
 import json

@@ -83,7 +83,7 @@ def clipped_lists(mesh):
 
 
 def on_meshes_of_two_dimensions():
-    """As with HSDP, where a mesh has copies of the shards, and with shards of shards."""
+    """Meshes with copies of the shards, as in HSDP, and with shards of shards."""
     whole = torch.tensor(array(6, 2), dtype=torch.float32)
     found = {}
     for shape in ((2, 1), (1, 2)):
@@ -173,7 +173,7 @@ def gradients_for(optimizer, mesh):
 
 
 def what_is_not_supported(mesh):
-    """By a clipper, and by Keras without any."""
+    """Clip by a clipper, and by Keras without one."""
     agc = ClippedOptimizer("sgd", clipper="adaptive_gradient_clipping")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     fully_shard(model, mesh=mesh)

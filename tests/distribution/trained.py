@@ -1,4 +1,4 @@
-"""Training runs reduced to what JSON can hold, and their comparison."""
+"""Training runs in a form for JSON, and their comparison."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def make_model(optimizer: Any = None) -> Any:
 
 
 def summary(model: Any, optimizer: Any) -> dict[str, Any]:
-    """Weights, the wrapper's own state, and counts of what it did."""
+    """Return weights, the wrapper's own state, and counts of its actions."""
     clipper = optimizer.clipper
     counted = isinstance(clipper, Counted)
     return {

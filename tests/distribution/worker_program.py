@@ -32,7 +32,7 @@ def loop(make_optimizer):
 
 
 def compared(make_optimizer):
-    """A whole run, with what it held after the steps of the run that is restarted."""
+    """Return a whole run, with its state after the steps of the restarted run."""
     run = loop(make_optimizer)
     start = run.run(0, cases.RESTART_STEPS)
     halfway = run.result()

@@ -1,4 +1,4 @@
-"""Counts of what happens in a test, taken without changing it."""
+"""Counts of the events in a test, without changes of the test."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager

@@ -7,7 +7,7 @@ import keras
 
 @dataclass(frozen=True)
 class Precision:
-    """A dtype policy, with what else belongs to it.
+    """A dtype policy, with its loss scale and its tolerance.
 
     Args:
         policy: name of the Keras dtype policy.

@@ -50,7 +50,7 @@ class Course:
     velocity: np.ndarray
     updates: int
     skipped: int = 0
-    # Of a LossScaleOptimizer outside.
+    # The scale of a LossScaleOptimizer outside.
     scale: float | None = None
     # The variables that Keras sets to their "gradient", after each batch.
     overwritten: list[np.ndarray] = field(default_factory=list)
@@ -62,7 +62,7 @@ def flat(arrays: Sequence[Any]) -> np.ndarray:
 
 
 def gradients(weights: list[np.ndarray], inputs: np.ndarray, targets: np.ndarray) -> list[Any]:
-    """Of the mean squared error."""
+    """Return the gradients of the mean squared error."""
     kernel, bias, output_kernel, output_bias = weights
     hidden = np.tanh(inputs @ kernel + bias)
     error = 2 * (hidden @ output_kernel + output_bias - targets) / len(inputs)
@@ -94,7 +94,7 @@ def joined(given: Sequence[Batch], size: int) -> list[Batch]:
 
 
 def losses(course: Course, given: Sequence[Batch]) -> list[float]:
-    """Of all data before training and after each batch."""
+    """Return the loss of all data before training and after each batch."""
     inputs, targets = (np.concatenate(part) for part in zip(*given, strict=True))
     found = []
     for weights in (flat(start()), *course.weights):

@@ -18,7 +18,7 @@ class Row:
         strategy: its name in the backend's module of strategies.
         precision: its name in `precisions`.
         processes: how many run it together.
-        environment: what they need before they start.
+        environment: variables that they need before they start.
         alone: whether no other row runs in its processes.
         unsupported: columns in which the bare optimizer raises.
         refused: columns in which the wrapper raises that it cannot do it there.

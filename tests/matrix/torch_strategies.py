@@ -71,7 +71,7 @@ class FullySharded(Process):
         return keras.Sequential([keras.Input((4,)), keras.layers.TorchModuleWrapper(module)])
 
     def resumed(self, model, make, folder):
-        """By torch's own state of the module: Keras would pickle it, which FSDP2 forbids."""
+        """Use torch's own state of the module: Keras would pickle it, which FSDP2 forbids."""
         other = make()
         weights = get_model_state_dict(module_of(model), options=WHOLE)
         torch.save(weights, folder / "module")

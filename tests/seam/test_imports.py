@@ -152,7 +152,7 @@ def test_importing_keras_clip_imports_no_other_backend():
 
 @pytest.mark.any_backend
 def test_importing_keras_clip_does_the_same_under_any_command_line():
-    """Also `python -m keras_clip`, which runs the package before its `__main__`."""
+    """`python -m keras_clip`, too, runs the package before its `__main__`."""
     result = run_python(
         "import sys; sys.argv = ['-m']; sys.orig_argv = ['python', '-m', 'keras_clip.demo']; "
         "import keras_clip; print(sorted({*keras_clip.__all__} - {*dir(keras_clip)}), "

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason="only TensorFlow takes long for each of many"
 )
 
-# Of one shape, of another, of another type, alone, and too large for a stack.
+# One shape, another shape, another type, single ones, and ones too large for a stack.
 SHAPES = [((3, 2), "float32")] * 5 + [((), "float32")] * 4 + [((3, 2), "float16")] * 6
 SHAPES += [((7,), "float32"), ((60, 70), "float32"), ((0, 3), "float32")]
 

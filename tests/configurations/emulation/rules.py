@@ -1,6 +1,6 @@
 """The update rules of Keras's optimizers, in float32, so that they overflow where Keras does.
 
-Each returns what is subtracted from the weights, and how large each entry's own rounding may
+Each returns the step to subtract from the weights, and how large each entry's own rounding may
 be: the sum of the magnitudes that the step was added up from, times a relative error. Sums of
 numbers of opposite signs keep the error of the larger one.
 """
