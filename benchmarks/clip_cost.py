@@ -1,13 +1,13 @@
-"""What the clip by the global norm takes by itself, against Keras's, a peer's and the least.
+"""The time of the clip by the global norm alone, against Keras's clip, a peer's and the limit.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.clip_cost          # under ten minutes
     KERAS_BACKEND=tensorflow python -m benchmarks.clip_cost --quick  # under one
 
 Every variant clips gradients of the same sizes, in a `tf.function`, jitted by JAX, or called by
-torch. Each repetition runs each variant once, in an order that changes, on one of three sets of
-gradients; what is reported is the median over repetitions of the ratio of two variants in the
-same one. Writes to `benchmarks/results/clip_cost_<backend>.json` and draws
-`benchmarks/results/clip_cost.png` of all backends that were measured.
+torch. Each repetition runs each variant once, in changing order, on one of three sets of gradients.
+The result is the median over repetitions of the ratio of two variants in the same repetition.
+Writes to `benchmarks/results/clip_cost_<backend>.json`, and draws
+`benchmarks/results/clip_cost.png` of all measured backends.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def make_variants(backend: Any, own: GradientSet) -> dict[str, Variant]:
 
 
 def references(name: str) -> list[str]:
-    """Return what a variant is set in relation to."""
+    """Return the variants that others are compared with."""
     if name == SAFE_NORM:
         return [UNSAFE_NORM]
     kind, _, words = name.partition(": ")

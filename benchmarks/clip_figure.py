@@ -1,4 +1,4 @@
-"""The figure of what the clip takes by itself.
+"""The figure of the time of the clip alone.
 
 python -m benchmarks.clip_figure
 """

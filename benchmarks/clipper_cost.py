@@ -1,11 +1,11 @@
-"""What each clipper adds to a training step, against `ClipByGlobalNorm`, in one run.
+"""The time that each clipper adds to a training step, against `ClipByGlobalNorm`, in one run.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.clipper_cost
 
 Trains a network of about a million parameters with Adam, batch 128. Each repetition trains
-every variant for a few steps of `fit`, one after another, in an order that changes; what is
-reported is the median over repetitions of the ratio to `ClipByGlobalNorm` in the same one.
-Adds its figures to `benchmarks/results/clipper_cost.json`, by backend.
+every variant for a few steps of `fit`, one after another, in changing order. The result is the
+median over repetitions of the ratio to `ClipByGlobalNorm` in the same repetition. Adds its figures
+to `benchmarks/results/clipper_cost.json`, by backend.
 """
 
 import argparse
@@ -26,7 +26,7 @@ BATCH_SIZE = 128
 REFERENCE = "ClipByGlobalNorm"
 MONITORED = "ClipByGlobalNorm, ClipMonitor"
 
-# Thresholds low enough for each to have something to clip at every step.
+# Thresholds are low enough that each clips at every step.
 VARIANTS: dict[str, Callable[[], Any]] = {
     "no wrapper": lambda: None,
     REFERENCE: lambda: clippers.ClipByGlobalNorm(1e-3),
@@ -46,7 +46,7 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "ObserveOnly(ClipByGlobalNorm)": lambda: ObserveOnly("clip_by_global_norm"),
 }
 
-# What else the optimizer of a variant is made with.
+# Other arguments of a variant's optimizer.
 OPTIONS: dict[str, dict[str, Any]] = {
     "ClipByGlobalNorm, history_size=0": {"history_size": 0},
     'ClipByGlobalNorm, nonfinite="skip"': {"nonfinite": "skip"},
@@ -71,7 +71,7 @@ def make_model(clipper: Any, **options: Any) -> Any:
 
 
 def seconds_per_step(name: str, model: Any, inputs: np.ndarray, targets: np.ndarray) -> float:
-    """Train for an epoch, at whose end the monitor reads what the device has kept."""
+    """Train for an epoch; at its end the monitor reads the record from the device."""
     callbacks = [ClipMonitor()] if name == MONITORED else []
     start = time.perf_counter()
     model.fit(inputs, targets, batch_size=BATCH_SIZE, shuffle=False, verbose=0, callbacks=callbacks)

@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=jax python -m benchmarks.clippers_on_digits
 
-Writes a table to standard output, `clippers_on_digits.json` to `benchmarks/results/` and the
-figure of it to `docs/images/`. All seeds and learning rates of one clipper are trained at once,
-as one vectorised JAX program; what is measured, accuracy, does not depend on the backend.
+Writes a table to standard output, `clippers_on_digits.json` to `benchmarks/results/` and its
+figure to `docs/images/`. One vectorised JAX program trains all seeds and learning rates of a
+clipper at once. The accuracy does not depend on the backend.
 """
 
 import argparse
@@ -41,8 +41,8 @@ RESULTS = Path(__file__).parent / "results"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 CHANCE_LOSS = math.log(CLASSES)
 
-# Each with its default, and with another number: one that did better than the default on seed 99,
-# which is not among the seeds measured (AutoClip: the median, which many expect to be gentler).
+# Each with its default, and with a number that did better than the default on seed 99, which is
+# not measured here (AutoClip: the median, because many expect it to be gentler).
 CLIPPERS: dict[str, Callable[[], Any]] = {
     "no clipping": lambda: ClipByGlobalNorm(float("inf")),
     "ClipByGlobalNorm()": ClipByGlobalNorm,
@@ -66,7 +66,7 @@ CLIPPERS: dict[str, Callable[[], Any]] = {
 
 
 class Counted(ObserveOnly):
-    """Counts what a clipper does, and lets it act."""
+    """Counts the clipped steps of a clipper, and lets it act."""
 
     def clip(self, update: keras_clip.Update) -> keras_clip.Clipped:
         return self.noted(update)
@@ -80,7 +80,7 @@ def make_model(seed: int) -> Any:
 
 
 def batches(digits: Digits, seed: int, epochs: int) -> np.ndarray:
-    """Indices of every batch of a run, shuffled anew for each epoch."""
+    """Indices of every batch of a run, shuffled again for each epoch."""
     generator = np.random.default_rng(seed)
     count = len(digits.train_labels)
     orders = [generator.permutation(count) for _ in range(epochs)]

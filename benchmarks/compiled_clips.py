@@ -1,7 +1,6 @@
 """The clip alone on JAX: each one jitted function, gradients in, gradients out.
 
-The functions may overwrite the gradients that they are given, which is all that a training step
-does with its own.
+The functions may overwrite their gradients, as a training step may overwrite its own.
 """
 
 from collections.abc import Callable
@@ -27,7 +26,7 @@ class Clips:
     """
 
     def __init__(self, sets: list[list[Any]]) -> None:
-        # Copies: on a processor JAX may go on using the memory of NumPy's array.
+        # Copies: on a CPU JAX may keep using the memory of NumPy's array.
         self.sets = [[jnp.array(gradient) for gradient in own] for own in sets]
         self.programs: dict[Callable[..., Any], Any] = {}
 
@@ -59,7 +58,7 @@ def _program(function: Callable[..., Any]) -> Any:
         last = result[-1] if isinstance(result, list) else result
         return result, jnp.ravel(last)[0]
 
-    # A number takes no memory that it could take over.
+    # A norm alone cannot reuse the memory of the gradients.
     gives_gradients = function not in (safe_norm, unsafe_norm)
     return jax.jit(program, donate_argnums=0 if gives_gradients else ())
 

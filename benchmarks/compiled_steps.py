@@ -1,4 +1,4 @@
-"""Training steps on JAX: each one program, of which the clip is a part."""
+"""Training steps on JAX: each is one program that includes the clip."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +69,7 @@ class Steps:
         return _cross_entropy(targets, logits)
 
     def _state(self, name: str) -> list[Any]:
-        # Copies, as a step consumes the state it is given.
+        # Copies, because a step consumes its state.
         return [jnp.array(v.value) for v in self.optimizers[name].variables]
 
     def make(self, name: str, limit: float) -> Callable[[Any], Any]:

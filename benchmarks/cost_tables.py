@@ -1,4 +1,4 @@
-"""The tables of what clipping costs, from what `results/` holds of it."""
+"""The tables of the cost of clipping, made of the files in `results/`."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ NOTHING = ["Not measured yet."]
 
 
 def load(folder: Path, name: str) -> dict[str, Any]:
-    """Return the results of a benchmark by backend, of those that were measured."""
+    """Return the results of a benchmark by backend, for all measured backends."""
     paths = {backend: folder / f"{name}_{backend}.json" for backend in BACKENDS}
     return {
         backend: json.loads(path.read_text()) for backend, path in paths.items() if path.exists()
@@ -30,7 +30,7 @@ def spread(own: dict[str, float]) -> str:
 
 
 def clip_alone(results: dict[str, Any]) -> list[str]:
-    """keras_clip's time, and its ratios to the least, to Keras's and to the peer's."""
+    """keras_clip's time, and its ratios to the limit, to Keras's and to the peer's."""
     head = ["gradients", "", "keras_clip", "to the limit", "to Keras's clip", "to the peer's"]
     body = []
     for backend, result in results.items():
@@ -76,7 +76,7 @@ def gradients(name: str, own: dict[str, Any]) -> str:
 
 
 def safety(results: dict[str, Any]) -> list[str]:
-    """keras_clip to the same without a guard against overflow and repeated rows."""
+    """Ratios of keras_clip to the same clip without guards against overflow and repeated rows."""
     head = ["gradients", *STATES, "the norm alone"]
     body = []
     for backend, result in results.items():
@@ -93,7 +93,7 @@ def safety(results: dict[str, Any]) -> list[str]:
 
 
 def whole_steps(folder: Path) -> list[str]:
-    """Ratios to a step without clipping, on a processor; a row for each way to clip."""
+    """Ratios to a step without clipping, on a CPU; a row for each way to clip."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("step_cost_*_cpu_*.json"))]
     body = []
     for result in found:

@@ -1,8 +1,8 @@
-"""What clipping adds to `optimizer.apply` where nothing is compiled, for many small variables.
+"""The time that clipping adds to an uncompiled `optimizer.apply` for many small variables.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.eager_apply   # or torch
 
-The update of 50 variables of 32 x 32 by SGD, as in a loop of one's own around a `GradientTape`.
+Updates 50 variables of 32 x 32 by SGD, as in a custom loop around a `GradientTape`.
 Writes to `benchmarks/results/eager_apply_<backend>.json`.
 """
 

@@ -1,4 +1,4 @@
-"""The clip alone on torch, on a processor, call by call."""
+"""The clip alone on torch, on a CPU, call by call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +17,8 @@ SPARSE = False
 class Clips:
     """Gradients of some steps, and calls to clip them.
 
-    Nothing is compiled. The gradients are written anew every time, as by a backward pass,
-    because the peer overwrites them, and so does keras_clip what torch keeps at variables.
+    Nothing is compiled. The gradients are written again every time, as by a backward pass: the
+    peer overwrites them, and keras_clip overwrites each `.grad` that torch keeps.
 
     Args:
         sets: for each step a list of NumPy arrays.
@@ -65,7 +65,7 @@ def by_keras(limit: float) -> Callable[[list[Any]], list[Any]]:
 
 
 def without_safety(gradients: list[Any], limit: Any) -> list[Any]:
-    """Clip where there is something to clip, by a norm added up in float32."""
+    """Clip if needed, by a norm that is summed in float32."""
     norm = unsafe_norm(gradients)
     if norm <= limit:
         return gradients

@@ -1,4 +1,4 @@
-"""What a measurement was made with."""
+"""The versions and the machine of a measurement."""
 
 import os
 import platform

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_clip import ClippedOptimizer
 
-# Nobody's own clip comes between the gradients and the optimizer of `fit`.
+# No other clip can come between the gradients and the optimizer of `fit`.
 PEER = None
 
 

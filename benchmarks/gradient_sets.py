@@ -1,4 +1,4 @@
-"""Sets of gradients to clip, as large models and small ones have them."""
+"""Sets of gradients to clip, as in large and small models."""
 
 from math import prod
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from benchmarks import transformer
 
 
 class Rows(NamedTuple):
-    """The gradient of an embedding: some of its rows, a few of them more than once.
+    """The gradient of an embedding: some of its rows, a few of them repeated.
 
     Attributes:
         values: array (rows, width).
@@ -24,7 +24,7 @@ class Rows(NamedTuple):
 
 
 class GradientSet(NamedTuple):
-    """What one training step would have to clip.
+    """The gradients that one training step has to clip.
 
     Attributes:
         shapes: of the variables.
@@ -38,7 +38,7 @@ class GradientSet(NamedTuple):
     scale: float = 1.0
 
 
-# Where squares of float32 are infinite.
+# At this scale, squares of float32 are infinite.
 _OVERFLOWING = 1e25
 
 _TRANSFORMERS = {
@@ -94,7 +94,7 @@ def draw(own: GradientSet, seed: int, sparse: bool) -> tuple[np.ndarray, list[An
     parts = np.split(flat, ends[:-1])
     gradients: list[Any] = [p.reshape(s) for p, s in zip(parts, shapes, strict=True)]
     if sparse and own.rows is not None:
-        # As words of a text: few come often.
+        # Like the words of a text: few are frequent.
         indices = generator.zipf(1.3, size=own.rows) % vocabulary
         gradients[0] = Rows(gradients[0], indices.astype("int32"), (vocabulary, width))
     return flat, gradients

@@ -31,7 +31,7 @@ class Clips:
         if function not in self.graphs:
             self.graphs[function] = _graph(function, (self.sets[0], *constants))
         graph = self.graphs[function]
-        # With a thousand arguments TensorFlow takes longer to match them than to clip.
+        # TensorFlow takes longer to match a thousand arguments than to clip them.
         tail = [*constants, *graph.captured_inputs]
         flat = [tf.nest.flatten(own, expand_composites=True) + tail for own in self.sets]
 
@@ -69,7 +69,7 @@ def by_keras(limit: float) -> Callable[[list[Any]], list[Any]]:
 
 
 def without_safety(gradients: list[Any], limit: Any) -> list[Any]:
-    """Clip where there is something to clip, by a norm that overflows and counts rows twice."""
+    """Clip if needed, by a norm that overflows and does not sum repeated rows."""
     norm = tf.linalg.global_norm(gradients)
     return tf.cond(
         norm <= limit,

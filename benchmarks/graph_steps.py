@@ -1,4 +1,4 @@
-"""Training steps on TensorFlow: each one `tf.function`, of which the clip is a part."""
+"""Training steps on TensorFlow: each is one `tf.function` that includes the clip."""
 
 from collections.abc import Callable
 from typing import Any

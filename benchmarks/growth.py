@@ -4,11 +4,15 @@
     KERAS_BACKEND=tensorflow python -m benchmarks.growth --quick
     python -m benchmarks.growth --draw
 
-By the number of parameters, in ten variables, and by the number of variables, of a million
-parameters: the clip alone, as in `clip_cost`. By the number of replicas, on TensorFlow: a whole
-update of a million parameters in ten variables by SGD under MirroredStrategy, on logical devices
-of one processor. Writes to `benchmarks/results/growth_<backend>.json` and draws
-`benchmarks/results/growth.png` of all backends that were measured.
+Measures along three axes:
+
+- the number of parameters, in ten variables: the clip alone, as in `clip_cost`;
+- the number of variables, with a million parameters: the same;
+- the number of replicas, on TensorFlow: a whole update of a million parameters in ten variables by
+  SGD under MirroredStrategy, on logical devices of one CPU.
+
+Writes to `benchmarks/results/growth_<backend>.json`, and draws `benchmarks/results/growth.png` of
+all measured backends.
 """
 
 import argparse
@@ -67,7 +71,7 @@ def measure(variants: dict[str, Variant], seconds: float) -> dict[str, Any]:
 
 
 def run(size: str) -> dict[str, Any]:
-    """Measure along each axis; a list of the number and what was measured there."""
+    """Measure along each axis; return pairs of a number and the result there."""
     seconds, grid = SECONDS[size], GRID[size]
     on_tensorflow = keras.config.backend() == "tensorflow"
     if on_tensorflow:

@@ -1,4 +1,4 @@
-"""The figure of how the cost of the clip grows."""
+"""The figure of the growth of the clip's cost."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ AXES = {
     "replicas": "replicas",
 }
 LIMITS = ("nothing clipped", "all clipped")
-# What it is, its color, line and mark.
+# Label, color, line and mark.
 STYLES = {
     "keras_clip": ("black", "-", "o"),
     "Keras": ("0.35", "--", "s"),
@@ -22,7 +22,7 @@ NAMES = {"Keras": "Keras, global_clipnorm", "limit": "reading (and writing) the 
 
 
 def draw_growth(folder: Path) -> None:
-    """Draw a row of panels for each backend that was measured."""
+    """Draw a row of panels for each measured backend."""
     import matplotlib
 
     matplotlib.use("Agg")

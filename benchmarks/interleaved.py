@@ -1,4 +1,4 @@
-"""Timing variants of one thing in turn, so that what slows the machine slows all of them."""
+"""Time variants in turn, so that a slow moment of the machine slows all of them."""
 
 import time
 from collections.abc import Callable
@@ -13,11 +13,11 @@ _FEWEST = 5
 
 
 class Variant(NamedTuple):
-    """What is timed.
+    """A function to time, with its preparation.
 
     Attributes:
-        prepare: given the number of a set of data, from 0 to `ROTATION - 1`, returns what `run`
-            takes; not timed.
+        prepare: returns the argument of `run` for the number of a set of data, from 0 to
+            `ROTATION - 1`; not timed.
         run: does the work, waits for it and reads a number of the result.
     """
 
@@ -28,7 +28,7 @@ class Variant(NamedTuple):
 def time_in_turn(
     variants: dict[str, Variant], seconds: float, most: int = 200
 ) -> dict[str, np.ndarray]:
-    """Return the seconds of each variant in each repetition, in which each runs once.
+    """Return the seconds of each variant in each repetition; each runs once in a repetition.
 
     Args:
         variants: by name.
@@ -49,7 +49,7 @@ def time_in_turn(
             start = time.perf_counter()
             result = variants[name].run(prepared)
             times[name].append(time.perf_counter() - start)
-            # What frees the memory is not the variant.
+            # Freeing the memory is not a part of the variant.
             del result, prepared
     return {name: np.array(own) for name, own in times.items()}
 

@@ -9,7 +9,7 @@ def row(cells: list[str]) -> str:
 
 
 def replace(path: Path, name: str, lines: list[str]) -> None:
-    """Put lines in the place of those that stand between the markers."""
+    """Replace the lines between the markers."""
     new = "\n".join(lines) + "\n"
     replaced, count = re.subn(_pattern(name), lambda _: new, path.read_text(), flags=re.DOTALL)
     if count != 1:
@@ -18,7 +18,7 @@ def replace(path: Path, name: str, lines: list[str]) -> None:
 
 
 def find(path: Path, name: str) -> list[str]:
-    """The lines between the markers."""
+    """Return the lines between the markers."""
     (found,) = re.findall(_pattern(name), path.read_text(), flags=re.DOTALL)
     return found.splitlines()
 

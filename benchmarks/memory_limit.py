@@ -1,4 +1,4 @@
-"""The least that a clip has to do: read all gradients, and where it clips, write them."""
+"""The least work of a clip: read all gradients, and write them if it clips."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,14 +7,14 @@ import numpy as np
 from benchmarks.interleaved import Variant
 
 THREADS = 2
-# Below it a second thread takes longer to wake than the first to finish.
+# Below this, waking a second thread takes longer than the whole work of the first.
 _FEWEST_TO_SHARE = 2**17
 
 
 def limits(arrays: list[np.ndarray]) -> dict[str, Variant]:
     """Return variants that read the arrays once, and that read them twice and write them once.
 
-    NumPy's `dot` takes as many threads as `threadpoolctl` lets it.
+    `threadpoolctl` sets the number of threads of NumPy's `dot`.
 
     Args:
         arrays: one for each set of data, each one-dimensional.

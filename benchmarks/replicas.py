@@ -1,4 +1,4 @@
-"""What clipping adds to an update on several replicas: TensorFlow, MirroredStrategy."""
+"""The time that clipping adds to an update on replicas: TensorFlow, MirroredStrategy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +14,13 @@ _LIMIT = 1e-3
 
 
 def split_processor(count: int) -> None:
-    """Give each replica a device; possible only before TensorFlow has used the processor."""
+    """Give each replica a device; possible only before TensorFlow has used the CPU."""
     devices = [tf.config.LogicalDeviceConfiguration()] * count
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
 
 
 def variants(replicas: int, shapes: list[tuple[int, ...]]) -> dict[str, Variant]:
-    """Return updates of variables of the shapes that clip and one that does not."""
+    """Return updates of variables of these shapes: some clip, one does not."""
     devices = [f"CPU:{i}" for i in range(replicas)]
     # Collectives keep their number of replicas for the life of a process; this does not.
     strategy = tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
@@ -49,7 +49,7 @@ def _variant(strategy: Any, optimizer: Any, shapes: list[tuple[int, ...]]) -> Va
     @tf.function(autograph=False)
     def update(gradients: list[Any]) -> None:
         def on_each(own: list[Any]) -> None:
-            # The replicas' gradients differ, as those of their parts of a batch do.
+            # The gradients of replicas differ, as if from different parts of a batch.
             share = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, "float32")
             optimizer.apply([gradient * (1.0 + share) for gradient in own], variables)
 

@@ -1,12 +1,16 @@
-"""What keras_clip costs before the first step, and how much memory a step takes with it.
+"""The time that keras_clip takes before the first step, and the memory of a step.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.start_cost
     KERAS_BACKEND=tensorflow python -m benchmarks.start_cost --quick
 
-Each number comes from processes of its own, of all variants in turn: the time to import
-keras_clip once Keras is there, to build the optimizer for 3,000 variables, and of the first step
-of `fit` for 300; and the peak resident size of a process that trains one kernel of 8192 x 4096
-for three steps. Writes to `benchmarks/results/start_cost_<backend>.json`.
+Each number comes from separate processes, with all variants in turn:
+
+- the time to import keras_clip after Keras;
+- the time to build the optimizer for 3,000 variables;
+- the time of the first step of `fit` for 300 variables;
+- the peak resident size of a process that trains one kernel of 8192 x 4096 for three steps.
+
+Writes to `benchmarks/results/start_cost_<backend>.json`.
 """
 
 import argparse
@@ -26,7 +30,7 @@ from benchmarks.interleaved import quartiles
 RESULTS = Path(__file__).parent / "results"
 OURS, KERAS, REFERENCE = "keras_clip", "Keras, global_clipnorm", "no clipping"
 IDLE = "keras_clip, nothing clipped"
-# The first of each is what the others are compared with.
+# The others are compared with the first of each.
 VARIANTS = {
     "import": (OURS,),
     "build": (REFERENCE, OURS),
@@ -43,9 +47,9 @@ SIZES = {
 
 
 def in_process(what: str, variant: str, size: Any) -> float:
-    """Measure in a process of its own."""
+    """Measure in a separate process."""
     command = [sys.executable, "-m", "benchmarks.start_cost_process", what, variant]
-    # A package is compiled once, when it is installed or first used: not in every run.
+    # A package is compiled once, when it is installed or first used, and not in every run.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [*command, json.dumps(size)],

@@ -1,4 +1,4 @@
-"""One measurement of `start_cost`, in a process that does nothing else.
+"""One measurement of `start_cost`, alone in its process.
 
     python -m benchmarks.start_cost_process build keras_clip 3000
 
@@ -18,7 +18,7 @@ _LIMIT = 1e-3
 
 
 def seconds_to_import(variant: str, size: Any) -> float:
-    # What any program that trains has imported already.
+    # Every program that trains has imported these already.
     keras.ops.zeros(())
     start = time.perf_counter()
     import keras_clip  # noqa: F401
@@ -39,7 +39,7 @@ def make_optimizer(variant: str) -> Any:
 
 def seconds_to_build(variant: str, size: int) -> float:
     variables = [keras.Variable(np.zeros((4, 4), "float32")) for _ in range(size)]
-    make_optimizer(variant).build(variables[:1])  # imports, and whatever a first variable takes
+    make_optimizer(variant).build(variables[:1])  # imports, and the extra time of a first variable
     start = time.perf_counter()
     make_optimizer(variant).build(variables)
     return time.perf_counter() - start

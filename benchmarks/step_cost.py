@@ -1,4 +1,4 @@
-"""What clipping by the global norm adds to a whole training step.
+"""The time that clipping by the global norm adds to a whole training step.
 
     KERAS_BACKEND=jax python -m benchmarks.step_cost            # a transformer, an accelerator
     KERAS_BACKEND=tensorflow python -m benchmarks.step_cost --model dense21M --optimizer sgd
@@ -7,12 +7,13 @@
     python -m benchmarks.step_cost --table
 
 On JAX the step is one program with `stateless_apply`, on TensorFlow one `tf.function`, on torch
-a loop that calls `apply`; with `--fit` it is Keras's own.
-Each repetition runs every variant for a few steps, one after another, in an order that changes,
-and waits for the device before and after each; what is reported is the median over
-repetitions of the ratio to no clipping in the same one. "no clipping, again" is the same thing
-measured twice. Writes to `benchmarks/results/step_cost_<backend>_<device>.json`, to which
-`--model` adds the names of the model and of the optimizer.
+a loop that calls `apply`. With `--fit` it is Keras's own.
+
+Each repetition runs every variant for a few steps, one after another, in changing order, and waits
+for the device before and after each. The result is the median over repetitions of the ratio to no
+clipping in the same repetition. "no clipping, again" measures the same program twice. Writes to
+`benchmarks/results/step_cost_<backend>_<device>.json`; `--model` adds the names of the model and
+the optimizer to the file name.
 """
 
 import argparse
@@ -45,10 +46,10 @@ Clip = tuple[Callable[[float], Any], bool, bool]
 
 
 def clips(optimizer: str) -> dict[str, Clip]:
-    """Return, by name, how each variant clips.
+    """Return by name how each variant clips.
 
-    The optimizer at a threshold, whether the peer clips before, whether a change of the
-    threshold makes another program of it.
+    A value has the optimizer at a threshold, whether the peer clips before, and whether a new
+    threshold needs a new program.
     """
 
     def plain(**options: Any) -> Any:
@@ -64,7 +65,7 @@ def clips(optimizer: str) -> dict[str, Clip]:
         "keras_clip": wrapped(),
         "keras_clip, history_size=0": wrapped(history_size=0),
         'keras_clip, nonfinite="skip"': wrapped(nonfinite="skip"),
-        # Far above any step of this learning rate, and far below.
+        # Far above and far below every step of this learning rate.
         "keras_clip, max_update_ratio": (
             lambda limit: ClippedOptimizer(
                 plain(), math.inf, max_update_ratio=1e-9 * limit if limit < 1 else limit
@@ -78,7 +79,7 @@ def clips(optimizer: str) -> dict[str, Clip]:
 def make_steps(
     backend: Any, model: StepModel, optimizer: str, example: Any
 ) -> dict[str, Callable[[list[Any]], Any]]:
-    """One function of some batches for each variant."""
+    """Return for each variant a function of some batches."""
     programs: dict[str, Any] = {}
     variants = {REFERENCE: (REFERENCE, 0.0), f"{REFERENCE}, again": (REFERENCE, 0.0)}
     for clip, (make, by_peer, compiled_anew) in clips(optimizer).items():

@@ -54,7 +54,7 @@ def _dense_model(layers: int, width: int, rows: int) -> StepModel:
 _TEXT = transformer.Size(5, 512, 8, vocabulary=8192, length=64, sequences=2)
 _DEMO = StepModel(demo_model, partial(_random, (64, 1), 10, 64))
 
-# Dense layers of 2048 x 2048, in small batches, so that the clip is not lost in the noise;
+# Dense layers of 2048 x 2048 with small batches, so that the clip is not lost in the noise;
 # 150 kernels of 82 x 82 and as many biases, a million parameters.
 MODELS = {
     "transformer25M": text_model(_TEXT),

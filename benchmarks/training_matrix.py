@@ -1,4 +1,4 @@
-"""Where training with clipping was seen to work: the record and the tables made of it.
+"""Where training with clipping works: the record of tests, and the tables made of it.
 
 `make matrix` runs the cells, records them in `results/training_matrix.json` and writes the tables.
 Imports no framework.
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results" / "training_matrix.json"
 def record(
     path: Path, backend: str, versions: dict[str, str], cells: dict[str, dict[str, Any]]
 ) -> None:
-    """Merge the cells that were run into what is known of the others."""
+    """Merge new cells into the record of all cells."""
     known = json.loads(path.read_text()) if path.exists() else {}
     own = known.setdefault(backend, {"cells": {}})
     own["versions"] = versions
@@ -33,7 +33,7 @@ def load() -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    """One line for each row; what is not a pass has the number of its reason."""
+    """Return one line for each row; a cell that does not pass has the number of its reason."""
     numbers = {why: number for number, why in enumerate(reasons(results), start=1)}
     columns = list(next(iter(all_rows(results).values())))
     lines = [row(["", *columns]), "|---" * (1 + len(columns)) + "|"]
@@ -48,7 +48,7 @@ def text(cell: dict[str, str], numbers: dict[str, int]) -> str:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """The numbered reasons, and what the cells ran with."""
+    """Return the numbered reasons, and the versions that the cells ran with."""
     numbered = [f"{at}. {escaped(why)}" for at, why in enumerate(reasons(results), start=1)]
     versions = [
         f"keras {own['versions']['keras']} on {backend} {own['versions'][backend]}"

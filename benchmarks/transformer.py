@@ -1,4 +1,4 @@
-"""A decoder of text, of any size, and tokens for it."""
+"""A text decoder of any size, and tokens for it."""
 
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ def _block(hidden: Any, size: Size) -> Any:
 
 
 def make_batches(size: Size, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Random tokens, and for each the one that follows."""
+    """Return random tokens, and for each the next one."""
     generator = np.random.default_rng(0)
     shape = (count, size.sequences, size.length + 1)
     tokens = generator.integers(0, size.vocabulary, size=shape, dtype="int32")

@@ -18,7 +18,7 @@ PAGES = FOLDER.parent / "docs"
 LEARNING_RATES = (0.03, 0.1)
 BACKENDS = ("tensorflow", "jax", "torch")
 
-# Name, what it does, when to choose it, what the accuracy was measured with.
+# Name, effect, when to choose it, setting of the measured accuracy.
 CLIPPERS = [
     (
         "ClipByGlobalNorm(max_norm=1.0)",
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def write_costs(page: Path, results: Path) -> None:
-    """Write what clipping costs against doing without, on a processor."""
+    """Write the cost of clipping against training without it, on a CPU."""
     alone = cost_tables.load(results, "clip_cost")
     replace(page, "clip alone", cost_tables.clip_alone(alone))
     replace(page, "safety", cost_tables.safety(alone))

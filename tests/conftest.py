@@ -1,6 +1,6 @@
 """Strict settings for every test: a named backend, fixed seeds, no leftovers.
 
-Keras is imported by whoever runs tests, not by the process that only hands them out to others.
+The processes that run tests import Keras. The process that distributes the tests does not.
 """
 
 import gc
@@ -8,7 +8,7 @@ import os
 from importlib.metadata import version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# torch.compile would start helpers, each of which imports torch, for the few programs of a test.
+# For the few programs of a test, torch.compile would start helpers that each import torch.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 import pytest
 
@@ -17,13 +17,13 @@ from tests.support.seeds import fix_seeds
 LOGICAL_DEVICES = 2
 SEED = 20250101
 
-# Files of minutes, most of them in processes of their own: started last, one would keep a single
-# test process busy while the others have nothing left.
+# These files take minutes, most of them in separate processes. Started last, one would keep a
+# single test process busy while the others are idle.
 LONGEST = ("test_notebooks", "tests/distribution", "test_law_7", "test_law_4", "test_law_8")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Fail at once where the tests would run on another backend than was asked for."""
+    """Fail at once if the tests would run on another backend than KERAS_BACKEND names."""
     asked = os.environ.get("KERAS_BACKEND")
     if asked is None:
         raise pytest.UsageError(
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _split_processor_into_logical_devices() -> None:
-    """Give replicas a device each; possible only before TensorFlow has used the processor."""
+    """Give replicas a device each; possible only before TensorFlow has used the CPU."""
     import tensorflow as tf
 
     devices = [tf.config.LogicalDeviceConfiguration()] * LOGICAL_DEVICES
@@ -49,18 +49,18 @@ def _split_processor_into_logical_devices() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what takes longest go first."""
+    """Run the longest tests first."""
     items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector, and whoever looks for layers among all objects, the frameworks'."""
+    """Exclude the frameworks' objects from collections and from searches among all objects."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_report_header() -> str:
-    """Say what runs."""
+    """Print the versions of the run."""
     return f"keras {version('keras')} on {os.environ['KERAS_BACKEND']}"
 
 

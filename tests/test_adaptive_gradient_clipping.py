@@ -23,7 +23,7 @@ from tests.support.vector_files import load
 
 pytestmark = [
     pytest.mark.exhaustive,  # arithmetic, the same on every Keras
-    # Of no layer, on purpose: such variables go by optax's rule.
+    # These variables have no layer on purpose, so they follow optax's rule.
     pytest.mark.filterwarnings("ignore:AdaptiveGradientClipping does not know the units"),
 ]
 
@@ -121,7 +121,7 @@ def test_every_magnitude(eps):
     weight = np.float32([[0.2], [0.1]]) * pairs[:, 1]
     clipped = clip([gradient], [weight], eps=eps)[0]
     expected = reference.clip_units(gradient, weight, (0,), eps=eps)
-    # The smallest normal number: what is below may be flushed to zero.
+    # The smallest normal number: smaller ones may be flushed to zero.
     np.testing.assert_allclose(clipped, expected, rtol=2e-6, atol=1.2e-38)
 
 
@@ -186,7 +186,7 @@ def test_idle_steps_compiled_by_hand(jit_compile):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_run_equals_the_formula(jit_compile):
-    """Ten steps, each clipped by the weights as they are by then."""
+    """Ten steps, each clipped by the weights of that step."""
     optimizer = ClippedOptimizer(
         keras.optimizers.SGD(0.5), clipper=AdaptiveGradientClipping(0.05, eps=0.01)
     )
@@ -252,7 +252,7 @@ def test_gradients_missing_and_in_another_order():
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=shape).astype("float32") for shape in shapes]
     gradients = [rng.normal(size=shape).astype("float32") for shape in shapes]
-    # Same shapes with other axes: what is compiled for one may not serve the other.
+    # Same shapes with other axes: a program for one must not serve the other.
     axes = {"v0": 0, "v1": (0, 1), "v2": -1}
     variables = [keras.Variable(w, name=f"v{i}") for i, w in enumerate(weights)]
     clipper = AdaptiveGradientClipping(axes=axes)

@@ -74,7 +74,7 @@ def test_every_magnitude_of_float64(magnitude, backend):
         import jax
 
         if not jax.config.jax_enable_x64:
-            # JAX turns float64 into float32 unless told otherwise when the process starts.
+            # JAX turns float64 into float32, unless float64 is enabled when the process starts.
             assert dtype_of(keras.ops.convert_to_tensor(np.ones(2))) == "float32"
             return
     gradients = [np.array([0.3, -1.0]) * magnitude, np.array([[0.0, magnitude]])]
@@ -177,14 +177,14 @@ def test_small_and_large_tensors_at_every_magnitude(magnitude):
         (magnitude * generator.normal(size=size)).astype("float32")
         for size in [(2,), (64, 64), (64, 65), (3, 5), (100_000,), ()]
     ]
-    # Half precision holds no more than that.
+    # Half precision cannot hold larger numbers.
     gradients.insert(1, np.float16([min(magnitude, 1.0), 0.0]))
     norm = keras_clip.global_norm(as_tensors(gradients))
     assert float(norm) == pytest.approx(reference.global_norm(gradients), rel=1e-6)
 
 
 def test_a_norm_that_float32_cannot_hold_is_the_largest_number():
-    """An infinite norm says that an entry is infinite."""
+    """An infinite norm means that an entry is infinite."""
     norm = float(keras_clip.global_norm(as_tensors([np.float32([3e38, 3e38])])))
     assert norm == np.finfo("float32").max
     assert float(keras_clip.global_norm(as_tensors([np.float32([3e38, np.inf])]))) == math.inf

@@ -20,7 +20,7 @@ def p_norm(arrays, p):
 
 
 def one_step(clipper, arrays=GRADIENTS):
-    """Return what SGD subtracted from zeros."""
+    """Return the values that SGD subtracted from zeros."""
     variables = [keras.Variable(np.zeros_like(a), dtype=str(a.dtype)) for a in arrays]
     optimizer = ClippedOptimizer(keras.optimizers.SGD(1.0), clipper=clipper)
     optimizer.apply(as_tensors(arrays), variables)

@@ -15,7 +15,7 @@ tensorflow_only = pytest.mark.skipif(
 
 
 def builtin_step(gradients, threshold):
-    """What reaches the update behind Keras's own `global_clipnorm`."""
+    """Return the gradients after Keras's own `global_clipnorm`."""
     return step(keras.optimizers.SGD(1.0, global_clipnorm=threshold), gradients)
 
 

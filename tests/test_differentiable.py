@@ -112,7 +112,7 @@ def test_of_a_norm(p, gradient):
 
 @pytest.mark.parametrize("p", [2.0, 3.0])
 def test_of_a_norm_at_zero_is_zero(p):
-    """No norm has a derivative there; 0 is one of the slopes that torch and optax take."""
+    """No norm has a derivative at zero; 0 is a slope that torch and optax also use."""
     found = derivative(lambda values: norm_of_tensors([values], p), np.float32([0.0, 0.0]))
     np.testing.assert_array_equal(found, [0.0, 0.0])
 
@@ -120,7 +120,7 @@ def test_of_a_norm_at_zero_is_zero(p):
 @pytest.mark.skipif(backend != "jax", reason="two derivatives at once are JAX's")
 @pytest.mark.parametrize("gradient, max_norm", [([3.0, 4.0], 2.5), ([3e-3, 4e-3], 1e-3)])
 def test_of_a_derivative(gradient, max_norm):
-    """Second derivatives, along the direction: for who learns how to learn."""
+    """Second derivatives along the direction, as for meta-learning."""
     import jax
 
     def along(values):
@@ -147,7 +147,7 @@ def test_of_a_derivative(gradient, max_norm):
         {"max_norm": 100.0},
         {"max_norm": 1.0},
         {"max_norm": 0.0},
-        # None of these has anything to do.
+        # All of these are idle.
         {"max_norm": 1.0, "nonfinite": "skip"},
         {"max_norm": 1.0, "skip_above": 100.0},
         {"max_norm": 1.0, "max_weight": 9.0},
@@ -156,7 +156,7 @@ def test_of_a_derivative(gradient, max_norm):
     ],
 )
 def test_a_whole_step_has_the_derivative_of_its_formula(options):
-    """As meta-learning takes it: through the gradient of an inner loss and one update."""
+    """Meta-learning differentiates the gradient of an inner loss and one update."""
 
     class PlainSGD(keras.optimizers.Optimizer):
         """Keras's own on torch records nothing."""

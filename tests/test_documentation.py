@@ -1,4 +1,4 @@
-"""README and pages: every Python block runs as it stands, and what they name is there."""
+"""README and pages: every Python block runs unchanged, and all names in the text exist."""
 
 import re
 import shlex
@@ -26,21 +26,21 @@ WITH_BLOCKS = [name for name, text in TEXTS.items() if blocks_of(text)]
 
 @pytest.mark.parametrize("name", WITH_BLOCKS)
 def test_python_blocks_run(name, tmp_path, monkeypatch):
-    """Those of a page one after another, with the names that earlier ones have made."""
+    """Run the blocks of a page one after another, with the names of earlier blocks."""
     monkeypatch.chdir(tmp_path)
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
-        # With collectives a process has one MirroredStrategy in its life; other tests have theirs.
+        # With collectives, a process can have only one MirroredStrategy, and other tests have one.
         without = partial(
             tf.distribute.MirroredStrategy, cross_device_ops=tf.distribute.ReductionToOneDevice()
         )
         monkeypatch.setattr(tf.distribute, "MirroredStrategy", without)
     names = run(name, TEXTS[name])
     assert names
-    # Of the gradient (3, 4), wherever a page clips it.
+    # The norm of the gradient (3, 4), on every page that clips it.
     assert float(names.get("norm", 5.0)) == 5.0
-    # What the page types into a terminal, on the files that its blocks have written.
+    # The terminal command of the page, on the files of its blocks.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for command in re.findall(r"^python (-m keras_clip .*)$", TEXTS[name], flags=re.MULTILINE):
         printed = subprocess.check_output([sys.executable, *shlex.split(command)], text=True)
@@ -65,7 +65,7 @@ def test_blocks_are_those_that_run():
 
 
 def test_the_clipper_of_your_own_keeps_its_state(tmp_path):
-    """The very text of the page: at most twenty lines, saved, loaded, and trained on."""
+    """The text of the page itself: at most twenty lines, saved, loaded, and trained on."""
     blocks = blocks_of(TEXTS["docs/writing-a-clipper.md"])
     (block,) = (block for block in blocks if "class ClipToRunningMean" in block)
     text = block[: block.index("optimizer =")]

@@ -62,8 +62,8 @@ CLIPPERS = {
     "map": lambda: keras_clip.ClipperMap(keras_clip.ClipByNorm(1.0), {"other.*": None}),
 }
 
-# Clipped, idle, of a zero and of a tiny variable, all zero. Not above 1.8e19, where the sum of
-# squares is infinite and says that it has to be rescaled.
+# Clipped, idle, with a zero, with a tiny gradient, all zero. None is above 1.8e19: there the sum of
+# squares is infinite, which starts the rescaling.
 STEPS = [
     ([3.0, 4.0], [1.0]),
     ([3e-3, 4e-3], [0.0]),
@@ -90,7 +90,7 @@ def test_nothing_is_found(clipper, debugger):
 
 @pytest.mark.parametrize("debugger", DEBUGGERS)
 def test_a_nan_is_found(debugger):
-    """Under the debugger for NaN; the one for infinities is given one."""
+    """Each debugger finds its own kind of value: NaN or infinity."""
     bad = np.inf if debugger == "infs" else np.nan
     variable = keras.Variable(np.float32([1.0, 2.0]))
     optimizer = ClippedOptimizer("sgd", max_norm=1.0)

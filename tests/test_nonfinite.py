@@ -1,4 +1,4 @@
-"""`nonfinite=`: what happens to an update whose gradients are NaN or infinite."""
+"""`nonfinite=`: updates whose gradients are NaN or infinite."""
 
 import contextlib
 
@@ -58,7 +58,7 @@ def on_an_accelerator():
 
 @contextlib.contextmanager
 def raised(optimizer):
-    """Have errors of the body raised: at once, or where they wait, at its end."""
+    """Raise the errors of the body: at once, or at its end if they wait."""
     if on_an_accelerator():
         optimizer.raise_if_nonfinite()  # before the first step, so that it does not warn
     yield
@@ -236,7 +236,7 @@ class TestRaise:
         model = make_model(ClippedOptimizer("adam", 1.0, nonfinite="raise"), **arguments)
         inputs, targets = data()
         targets[8:] = np.nan  # from the second batch on
-        # The same policy, as a branch around it may move the last bit of a compiled update.
+        # The same policy, because a branch may change the last bit of a compiled update.
         one = make_model(ClippedOptimizer("adam", 1.0, nonfinite="raise"), **arguments)
         callbacks = [keras_clip.RaiseOnNonFinite()]
         one.fit(inputs[:8], targets[:8], shuffle=False, verbose=0, callbacks=callbacks)

@@ -13,7 +13,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # The longest takes half a minute on two idle cores, and several times that on busy ones.
 LONGEST_CELL_SECONDS = 300
 
-# What these do is done by other tests too; each takes a minute.
+# Other tests cover these too, and each takes a minute.
 LONGEST = ("02_exploding_gradients", "03_choosing_a_threshold", "04_scaling_out")
 
 # Slow, and most of them choose their backend themselves.
@@ -30,7 +30,7 @@ each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
     ],
 )
 def test_runs_in_jupyter(path):
-    """On the backend that it chooses itself, else on that of the tests."""
+    """The notebook runs on its own choice of backend, or else on that of the tests."""
     import nbclient
 
     notebook = nbformat.read(path, as_version=4)
@@ -46,7 +46,7 @@ def test_committed_with_outputs(path):
     nbformat.validate(notebook)
     assert "image/png" in last_outputs(notebook)
     assert all(cell.execution_count for cell in code_cells(notebook))
-    # Neither errors nor what a library writes to stderr.
+    # No errors, and no output of a library on stderr.
     kinds = {output.get("name", output.output_type) for output in all_outputs(notebook)}
     assert kinds <= {"stdout", "display_data"}
 

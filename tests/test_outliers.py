@@ -20,7 +20,7 @@ from tests.support.gradient_stream import (
 
 
 def skipped_of(norms, rule, dtype="float32", **options):
-    """Which updates of gradients with these norms are skipped."""
+    """Return which updates of gradients with these norms are skipped."""
     variable = keras.Variable(np.zeros(1, dtype), dtype=dtype)
     optimizer = ClippedOptimizer(keras.optimizers.SGD(0.0), skip_above=rule, **options)
     step = compiled_step(optimizer, [variable])

@@ -1,4 +1,4 @@
-"""Finite gradients whose norm float32 cannot hold are clipped as any others."""
+"""Finite gradients whose norm float32 cannot hold are clipped like any others."""
 
 import keras
 import numpy as np

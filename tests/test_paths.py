@@ -34,7 +34,7 @@ def test_whole_paths_only():
 
 def test_a_path_itself_goes_before_patterns():
     assert matched([".*kernel", "dense/kernel"]) == ["dense/kernel", None, ".*kernel"]
-    # No character of a path is special where the path is meant.
+    # In a path, no character is special.
     assert matched(["a+1/kernel"], ["a+1/kernel"]) == ["a+1/kernel"]
 
 
@@ -101,7 +101,7 @@ def clipped(argument, pattern):
 
 @pytest.mark.parametrize("how", ["fit", "by hand"])
 def test_a_misspelt_pattern_raises_at_training(argument, how):
-    """Not before: Keras builds optimizers with the variables of the moment, or with none."""
+    """The check waits: Keras builds optimizers with the current variables, or with none."""
     optimizer = clipped(argument, ".*hiden/kernel")
     model = make_model(optimizer)
     optimizer.build(model.trainable_variables)
@@ -114,7 +114,7 @@ def test_a_misspelt_pattern_raises_at_training(argument, how):
 
 def test_models_load_from_legacy_files(argument, tmp_path):
     model = make_model()
-    # Keras reads a loss that is a mere name from no such file.
+    # From such a file, Keras does not read a loss that is only a name.
     model.compile(clipped(argument, ".*hidden/kernel"), loss=keras.losses.MeanSquaredError())
     fit(model)
     model.save(tmp_path / "model.h5")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(keras_clip.__path__, "keras_clip.")
-    # What imports a framework is of that backend alone.
+    # Examples that import a framework belong to that backend only.
     if not re.search(r"\._seam\.(tensorflow|jax|torch)\.|__main__", module.name)
 )
 

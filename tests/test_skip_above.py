@@ -1,4 +1,4 @@
-"""`skip_above`: an update far above the threshold leaves everything as it was."""
+"""`skip_above`: an update far above the threshold changes nothing."""
 
 import keras
 import numpy as np
@@ -92,7 +92,7 @@ def test_a_skipped_accumulation_is_dropped_whole():
 
 
 def adam_without_average():
-    # Keras moves the average on micro-batches too, by weights that stay as they are.
+    # Keras moves the average on micro-batches too, by unchanged weights.
     return keras.optimizers.AdamW(0.05, weight_decay=0.1, gradient_accumulation_steps=3)
 
 
@@ -131,7 +131,7 @@ def test_state_of_a_clipper_does_not_learn_from_a_skipped_update():
 
 @pytest.mark.parametrize("arguments", [{}, {"run_eagerly": True}], ids=["default", "eager"])
 def test_fit(arguments):
-    """A batch of absurd targets is passed over."""
+    """A batch of absurd targets is skipped."""
     inputs, targets = data()
     targets = targets.copy()
     targets[16:24] = 1e9
@@ -163,7 +163,7 @@ def test_is_saved_and_may_be_assigned(tmp_path):
 
 
 def test_where_nothing_may_be_read_on_the_host(monkeypatch, backend):
-    """The way of accelerators on torch, taken here on the processor."""
+    """The code path of accelerators on torch, run on the CPU."""
     if backend != "torch":
         pytest.skip("only torch decides on the host")
     from keras_clip._seam.torch import host

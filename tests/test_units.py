@@ -16,7 +16,7 @@ from keras_clip.layers.units import UNKNOWN, Units
 from tests.reference import unitwise as reference
 from tests.support.gradient_stream import apply_all, assert_identical, values
 
-# What a layer is does not depend on the backend, only on Keras.
+# Layers depend on Keras only, not on the backend.
 pytestmark = pytest.mark.any_backend
 
 L = keras.layers
@@ -250,7 +250,7 @@ def axes_by_path(model, **arguments):
 
 
 def misleading_model():
-    """Each layer under the name of another, models in models, wrappers and a shared layer."""
+    """A model with exchanged layer names, models in models, wrappers and a shared layer."""
     inputs = keras.Input((6, 8))
     attended = L.MultiHeadAttention(2, 4, name="dense")(inputs, inputs)
     recurrent = L.Bidirectional(L.LSTM(2, name="lstm", return_sequences=True), name="embedding")
@@ -329,13 +329,13 @@ def warned_once():
     caught = []
     with pytest.warns(UserWarning) as everything:
         yield caught
-    # NumPy has warnings of its own.
+    # NumPy itself also warns.
     caught += [warning for warning in everything if warning.category is UserWarning]
     assert len(caught) == 1
 
 
 def residual_network():
-    """As in keras.applications: named by its author, without biases for some."""
+    """A model as in keras.applications: its author named the layers, some without biases."""
     inputs = keras.Input((8, 8, 3))
     hidden = L.Conv2D(4, 3, use_bias=False, name="conv1_conv")(inputs)
     hidden = L.BatchNormalization(name="conv1_bn")(hidden)
@@ -354,7 +354,7 @@ def test_named_layers_are_warned_of_once_or_known():
     assert "Pass AdaptiveGradientClipping(layers=model)" in message
     assert axes["block_depthwise/kernel"] == (0, 1, 2)
     assert axes_by_path(model, layers=model)["block_depthwise/kernel"] == (0, 1)
-    # Nothing is guessed, and nobody warned, where each is named or excluded.
+    # If each is named or excluded, nothing is guessed and no warning is raised.
     named = {"axes": {"block_depthwise/kernel": (0, 1)}, "exclude": "conv1_conv/kernel"}
     assert axes_by_path(model, **named)["block_depthwise/kernel"] == (0, 1)
 
@@ -392,7 +392,7 @@ def test_fan_in_of_named_layers_is_warned_of_once_or_known():
         "block_depthwise/kernel",
         "block_depthwise/bias",
     }
-    # Whatever has a bound without fan-in is no guess.
+    # A bound without fan-in is never a guess.
     bounded(model, {".*kernel": 1.0, ".*bias": WeightClipping(1.0, scale_by_fan_in=False)})
 
 
@@ -403,7 +403,7 @@ def test_the_bias_of_a_group_has_the_fan_in_of_a_kernel_in_another():
 
 
 def test_layers_of_one_path():
-    """Their biases are told apart by nothing; kernels are by their shapes."""
+    """Nothing distinguishes their biases; shapes distinguish the kernels."""
     layers = [L.Dense(5, name="twin"), L.Dense(5, name="twin")]
     for inputs, layer in zip((3, 4), layers, strict=True):
         layer.build((None, inputs))
@@ -637,7 +637,7 @@ def test_what_layers_said_is_in_the_file(make, tmp_path):
 
 
 def test_records_that_do_not_agree_say_nothing():
-    """Two layers whose numbers may have changed: neither is taken for the other."""
+    """Two layers whose numbers may have changed are never confused."""
     layers = [L.EinsumDense("ab,bc->ac", 3), L.EinsumDense("ab,cb->ac", 3)]
     for layer in layers:
         layer.build((None, 3))
@@ -662,7 +662,7 @@ def test_records_come_before_names():
     empty = GivenLayers(records)
     assert empty.units_of([]) == []
     assert empty.get_config() == records
-    # A variable of another shape is another one.
+    # A variable of another shape is a different variable.
     other = L.Conv2D(5, 3, name="conv2d")
     other.build((None, 8, 8, 2))
     assert GivenLayers(records).units_of([other.kernel]) == [((0, 1, 2), 18)]
@@ -710,7 +710,7 @@ def test_repeated_rows_of_an_embedding(axes, compiled):
     layer.build()
     table = np.random.default_rng(0).normal(size=(5, 2)).astype("float32")
     layer.embeddings.assign(table)
-    # The summed row 2 is above its limit, no single one is; row 4 stays below.
+    # Only the sum of row 2 is above its limit; row 4 stays below.
     rows = np.float32([[0.06, 0.0], [0.5, 0.2], [0.06, 0.01], [1e-4, 0.0]])
     slices = tf.IndexedSlices(tf.constant(rows), tf.constant([2, 0, 2, 4]), tf.constant([5, 2]))
     clipper = AdaptiveGradientClipping(0.1, axes={layer.embeddings.path: axes})

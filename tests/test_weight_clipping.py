@@ -43,7 +43,7 @@ def network():
     ]
     for layer, shape in layers:
         layer.build(shape)
-    # The layers have to live as long as they are asked for.
+    # The layers have to live as long as they are used.
     return [layer for layer, _ in layers], [v for layer, _ in layers for v in layer.weights]
 
 

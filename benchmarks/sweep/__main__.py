@@ -1,12 +1,12 @@
-"""Train every task with every limit, over learning rates from too low to far too high.
+"""Train every task with every limit, at learning rates from too low to far too high.
 
     python -m benchmarks.sweep --quick                    # all tasks, small; five minutes
     python -m benchmarks.sweep --results FOLDER --workers 8 --seconds 300
     python -m benchmarks.sweep --only lora --optimizers adam --rules number
 
-Runs on Keras with JAX. A cell is a task, an optimizer and a rule; all its numbers, learning
-rates and seeds are one program. Each cell is written when it is done; a sweep that is stopped
-goes on where it was.
+Runs on Keras with JAX. A cell is a task, an optimizer and a rule. One program trains all its
+numbers, learning rates and seeds. Each cell is written as soon as it is done, so a stopped sweep
+can resume.
 """
 
 import argparse

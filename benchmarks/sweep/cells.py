@@ -1,4 +1,4 @@
-"""The cells of a sweep, those of most worth first."""
+"""The cells of a sweep, the most useful first."""
 
 import math
 from dataclasses import dataclass
@@ -76,14 +76,14 @@ def plan(
     rules: list[str],
     schedules: list[str],
 ) -> list[Cell]:
-    """Return the cells to train, in the order of their worth."""
+    """Return the cells to train, the most useful first."""
     cells = [
         Cell(task, optimizer, rule, schedule)
         for task in only or tasks.NAMES
         for optimizer in optimizers
         for rule in rules
         for schedule in schedules
-        # Other rules are compared at a constant learning rate alone.
+        # Other rules are compared only at a constant learning rate.
         if rule == "number" or schedule == "constant"
     ]
     return sorted(cells, key=_rank)

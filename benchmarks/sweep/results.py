@@ -1,4 +1,4 @@
-"""The file of results: whole after each cell, and read again by a sweep that goes on."""
+"""The file of results: complete after each cell, and read again by a resumed sweep."""
 
 import json
 import os
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class Results:
-    """Cells that are done, by their key.
+    """Finished cells, by their key.
 
     Args:
         folder: where the file is.
-        is_quick: whether the sweep is a quick one, which has a file of its own.
+        is_quick: whether the sweep is a quick one, which has a separate file.
     """
 
     def __init__(self, folder: Path, is_quick: bool) -> None:
@@ -27,7 +27,7 @@ class Results:
         return cells
 
     def add(self, key: str, cell: dict[str, Any], versions: dict[str, str]) -> None:
-        """Write a cell; a sweep that is killed leaves the file as it was before or after."""
+        """Write a cell at once: a killed sweep leaves the old file or the new one, never a part."""
         self.cells[key] = cell
         self._found["versions"] = versions
         unfinished = self.path.with_suffix(".unfinished")
@@ -36,7 +36,7 @@ class Results:
 
 
 def _text(found: dict[str, Any]) -> str:
-    """One line a cell, so that a difference shows which cells changed."""
+    """Return one line a cell, so that a diff shows which cells changed."""
     cells = [f"{json.dumps(key)}: {json.dumps(cell)}" for key, cell in found["cells"].items()]
     versions = json.dumps(found["versions"])
     return f'{{"versions": {versions},\n"cells": {{\n' + ",\n".join(cells) + "\n}}\n"

@@ -1,6 +1,6 @@
-"""The limits that are compared, each with the numbers that it is tried with.
+"""The compared limits, each with the numbers to try.
 
-Numbers are state variables of the optimizer. So one program trains with all numbers of a rule.
+Numbers are state variables of the optimizer, so one program trains with all numbers of a rule.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 import keras_clip
 
 NO_LIMIT = math.inf
-# Of the norm of gradients, and of other limits of gradients whose default is 1.
+# For the norm of gradients, and for other limits of gradients whose default is 1.
 NORMS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 RATIOS = (0.001, 0.003, 0.01, 0.03)
 
@@ -24,7 +24,7 @@ class Rule:
         limits: returns the arguments of `ClippedOptimizer`.
         settings: by a label, the number of each state variable: attributes of the clipper, or
             `max_update_ratio`.
-        default: label of the setting that the rule has by itself.
+        default: label of the setting with the rule's default.
     """
 
     limits: Callable[[], dict[str, Any]]
@@ -67,7 +67,7 @@ RULES = {
         _number_settings(),
         "max_norm=1",
     ),
-    # What a user gets who sets `max_update_ratio` alone: `max_norm` keeps its default.
+    # As for a user who sets only `max_update_ratio`: `max_norm` keeps its default.
     "default_and_ratio": Rule(
         lambda: {"max_norm": 1.0, "max_update_ratio": 0.003},
         {_pair_label(1.0, 0.003): {"max_norm": 1.0, "max_update_ratio": 0.003}},
@@ -101,7 +101,7 @@ RULES = {
     "ada_gc": _clipper(keras_clip.AdaGC, "max_norm", 1.0),
 }
 
-# Of a quick sweep.
+# For a quick sweep.
 FEW_NUMBERS = ("none", "max_norm=1", "max_update_ratio=0.01")
 
 

@@ -9,8 +9,8 @@ _LOWEST = 0.01  # a limit of 0 times infinity would be NaN
 def factors(schedule: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Return for each step the factors of the learning rate and of `max_update_ratio`.
 
-    `constant`: 1 for both. `cosine`: a linear warm-up, then half a cosine, for the learning rate
-    alone. `cosine_all`: for both.
+    `constant` is 1 for both. `cosine` is a linear warm-up and then half a cosine, for the learning
+    rate only. `cosine_all` is that for both.
     """
     ones = np.ones(steps, "float32")
     if schedule == "constant":

@@ -1,4 +1,4 @@
-"""What the results of a sweep say: means over seeds, and distances to the best clip."""
+"""A summary of a sweep: means over seeds, and distances to the best clip."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ TITLES = {
     "character_model_corrupted": "characters, 1 % corrupted",
 }
 LOSS_TASKS = {"heavy_tailed_regression", "character_model", "character_model_corrupted"}
-# A loss this large says no more than that the run has failed.
+# A loss this large only shows that the run has failed.
 _LARGEST_LOSS = 1e3
 _FIRST_OTHER_SEED = 100
 
@@ -48,7 +48,7 @@ class Scores:
         return self.task in LOSS_TASKS
 
     def best_rate(self, setting: str) -> int:
-        """Return the position of the learning rate at which a setting does best."""
+        """Return the position of a setting's best learning rate."""
         own = self.by_setting[setting]
         return int(own.argmin() if self.is_loss else own.argmax())
 
@@ -62,7 +62,7 @@ class Scores:
         return 100 * (score - best) / best if self.is_loss else best - score
 
     def norms(self) -> list[str]:
-        """Return the settings that clip by the global norm alone, or not at all."""
+        """Return the settings that only clip by the global norm, or do not clip."""
         return [s for s in self.by_setting if s == "none" or _is_norm(s)]
 
 

@@ -1,4 +1,4 @@
-"""Write what the sweep says into `docs/`.
+"""Write the tables of the sweep into `docs/`.
 
     python -m benchmarks.sweep.tables
 
@@ -23,7 +23,7 @@ FEW = (
     ("vision_transformer", "adam"),
     ("character_model", "adam"),
 )
-# Beyond this the run learned next to nothing.
+# Beyond this the run learned almost nothing.
 _FAR = 100.0
 
 RULES = {
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def learning_rates(cells: dict[str, Any]) -> list[str]:
-    """For each task: the largest distance to the best clip, over learning rates up to 100 times."""
+    """For each task: the largest distance to the best clip, up to 100 times the learning rate."""
     names = ["`max_norm=1`", *(f"ratio {ratio:g}" for ratio in RATIOS), "0.003, `max_norm=1`"]
     settings = ["max_norm=1", *(f"max_update_ratio={ratio:g}" for ratio in RATIOS), PAIR]
     lines = [row(["task, optimizer", "best clip", *names]), row(["---"] * (len(names) + 2))]
@@ -127,7 +127,7 @@ def regret(cells: dict[str, Any]) -> list[str]:
 
 
 def _regrets(cells: dict[str, Any], rule: str, setting: str) -> np.ndarray:
-    """At three learning rates around the best one of the unclipped run, of all tasks."""
+    """For all tasks: at three learning rates around the unclipped run's best one."""
     found = []
     for task in TITLES:
         for optimizer in OPTIMIZERS:

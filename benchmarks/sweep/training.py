@@ -21,7 +21,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adam": lambda: keras.optimizers.Adam(0.1),
     "lion": lambda: keras.optimizers.Lion(0.1),
 }
-# A clip by less than this is rounding.
+# A smaller change is rounding.
 _ROUNDING = 1e-6
 _SHARES = ("clipped_share", "limited_share")
 
@@ -140,8 +140,8 @@ class Program:
     def _counts(self, state: Any) -> Any:
         """Return whether the latest update was clipped, and whether its step was limited.
 
-        The columns are those of `keras_clip.records.history`: of a row the norm before and the
-        norm or the threshold after the clip, of a ratio the share of the step that was left.
+        The columns are those of `keras_clip.records.history`. A row has the norm before the clip,
+        and the norm or the threshold after it. A ratio has the share of the step that was left.
         """
         row = state[self.records["history"]][0]
         is_clipped = row[2] < row[0] * (1.0 - _ROUNDING)
@@ -165,7 +165,7 @@ def _stacked(trees: Sequence[Any]) -> Any:
 
 
 def _lanes(settings: list[dict[str, float]], rates: list[float], seeds: int) -> dict[str, Any]:
-    """Return the arrays of all combinations, those of a setting one after another."""
+    """Return the arrays of all combinations, grouped by setting."""
     shape = (len(settings), len(rates), seeds)
     setting, rate, seed = (axis.ravel() for axis in np.indices(shape))
     return {
@@ -181,7 +181,7 @@ def _lanes(settings: list[dict[str, float]], rates: list[float], seeds: int) -> 
 def _run(
     run: Callable[..., Any], lanes: dict[str, Any], shared: dict[str, Any], most: int
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Run all lanes, in parts of one size so that they are compiled once."""
+    """Run all lanes in parts of one size, which compile once."""
     count = len(lanes["seed"])
     parts = -(-count // most)
     size = -(-count // parts)
@@ -206,7 +206,7 @@ def _run(
 
 
 def _nested(values: np.ndarray) -> Any:
-    """Return nested lists with four digits, and None for what is not finite, as JSON has it."""
+    """Return nested lists with four digits; None replaces NaN and infinity, which JSON lacks."""
     if values.ndim:
         return [_nested(value) for value in values]
     return float(f"{values:.4g}") if np.isfinite(values) else None

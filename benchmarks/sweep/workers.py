@@ -1,4 +1,4 @@
-"""Processes that train cells, several on one device: compilation takes more time than training."""
+"""Processes that train cells, several on one device: compiling takes longer than training."""
 
 import traceback
 from collections.abc import Iterator
@@ -26,15 +26,15 @@ def trained(due: Iterator[Cell], extent: Extent, workers: int) -> Iterator[tuple
 
 
 def _train(cell: Cell, extent: Extent) -> tuple[Cell, Any, Any]:
-    # Here, as the process that hands out cells needs no device.
+    # Here, because the process that hands out cells needs no device.
     import jax
 
     from benchmarks.environment import versions
     from benchmarks.sweep.training import train
 
-    # Not the shorter floats of an accelerator: results are those of a processor, but for rounding.
+    # Without the shorter floats of an accelerator, results equal those of a CPU within rounding.
     jax.config.update("jax_default_matmul_precision", "float32")
     try:
         return cell, train(cell, extent), versions()
-    except Exception:  # one cell that fails, such as for want of memory, stops no other
+    except Exception:  # a failed cell, for example out of memory, stops no other
         return cell, None, traceback.format_exc()

@@ -1,4 +1,4 @@
-"""Small tasks on which limits of gradients and steps are compared: one a file.
+"""Small tasks to compare limits of gradients and steps on: one a file.
 
 Their data is generated or ships in a package. `load` makes a task by its name.
 """
@@ -8,7 +8,7 @@ from importlib import import_module
 
 from benchmarks.tasks.task import Task
 
-# In the order in which a sweep takes them.
+# In the order of a sweep.
 NAMES = (
     "recurrent_digits",
     "character_model",

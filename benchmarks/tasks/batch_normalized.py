@@ -28,7 +28,7 @@ def make() -> Task:
 def make_model() -> Any:
     hidden: list[Any] = [keras.Input((8, 8, 1))]
     for filters, strides in ((16, 1), (32, 2), (32, 1)):
-        # The moving averages of 0.99 would lag behind in a run this short.
+        # In a run this short, moving averages of 0.99 would lag behind.
         normalization = layers.BatchNormalization(momentum=0.9)
         hidden += [Convolution(filters, strides), normalization, layers.ReLU()]
     return keras.Sequential([*hidden, layers.GlobalAveragePooling2D(), layers.Dense(CLASSES)])

@@ -11,7 +11,7 @@ from benchmarks.tasks.layers import Position, transformer_block
 from benchmarks.tasks.task import Data, Task, cross_entropy
 
 LENGTH, WIDTH, HEADS, BLOCKS = 48, 48, 4, 2
-STRIDE = 12  # between the windows that are learned from
+STRIDE = 12  # between the training windows
 HELD_OUT = 128
 
 
@@ -32,7 +32,7 @@ def make() -> Task:
 
 
 def _data() -> tuple[Data, int]:
-    """Return windows of the text, of which the last tenth is held out, and the vocabulary."""
+    """Return windows of the text and the vocabulary; the last tenth of the windows is held out."""
     text = "\n".join(topics.topics[key] for key in sorted(topics.topics))
     known = sorted(set(text))
     codes = np.searchsorted(known, list(text)).astype("int32")
@@ -48,7 +48,7 @@ def _windows(codes: np.ndarray) -> np.ndarray:
 
 
 def _entropy(targets: np.ndarray) -> float:
-    """The loss of knowing how frequent each character is, and no more."""
+    """Return the loss of a model that knows only the frequency of each character."""
     frequency = np.bincount(targets.ravel()) / targets.size
     frequency = frequency[frequency > 0]
     return float(-np.sum(frequency * np.log(frequency)))

@@ -1,4 +1,4 @@
-"""Scikit-learn's digits, 1,797 real images of 8 by 8 pixels, as the data of a task."""
+"""The data of tasks on scikit-learn's digits: 1,797 real images of 8 by 8 pixels."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["BATCH_SIZE", "CLASSES", "FAILURE", "STEPS", "digits"]
 
 
 def digits(*shape: int) -> Data:
-    """Return the digits, each image in a shape of 64 entries."""
+    """Return the digits, with each image in a shape of 64 entries."""
     found = load()
 
     def shaped(pixels: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Dense layers that know digits are trained on digits turned on their side, white on black."""
+"""Dense layers that know digits learn rotated digits, white on black."""
 
 from functools import cache
 from typing import Any

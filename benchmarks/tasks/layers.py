@@ -1,4 +1,4 @@
-"""Layers of the tasks that Keras lacks in a form which is fast under `vmap`."""
+"""Layers of the tasks that are fast under `vmap`, unlike Keras's."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from keras import layers, ops
 class Convolution(keras.layers.Layer):
     """A convolution of 3 by 3 with padding, as a product of matrices.
 
-    The same function as `Conv2D(filters, 3, padding="same")`. Over many sets of weights JAX turns
-    that one into a convolution with as many groups, which is slow.
+    The same function as `Conv2D(filters, 3, padding="same")`. For many sets of weights JAX turns
+    `Conv2D` into a convolution with as many groups, which is slow.
 
     Args:
         filters: int, channels of the output.
-        strides: int, keeps every so many rows and columns.
+        strides: int, distance of the kept rows and columns.
         activation: name of a function, or None.
     """
 

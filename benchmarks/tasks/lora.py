@@ -1,4 +1,4 @@
-"""LoRA on dense layers that know digits: half of what is trained starts at zero."""
+"""LoRA on dense layers that know digits: half of the trained matrices start at zero."""
 
 from dataclasses import replace
 from typing import Any

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-# A batch may hold one corrupted for each so many.
+# One batch in a hundred is corrupted; its inputs are multiplied by the scale.
 CORRUPTED_SHARE = 0.01
 CORRUPTED_SCALE = 1e3
 
@@ -29,17 +29,17 @@ class Task:
 
     Attributes:
         title: one line for tables and figures.
-        data: what it learns from, and what its score is computed on.
+        data: training data, and held-out data for the score.
         make_model: returns a built Keras model. Its weights depend on Keras's global seed.
         loss: of targets and outputs, a scalar tensor.
         metric: "accuracy", a share from 0 to 1, or "loss", the loss on held-out data.
         failure: a run whose score is not better than this has failed.
         batch_size: examples of a training step.
         steps: training steps of a run.
-        good_rates: for each optimizer the learning rate around which others are tried.
+        good_rates: for each optimizer a good learning rate; a sweep tries others around it.
         is_corrupted: whether 1% of the batches have wrong targets and, if inputs are numbers,
             inputs that are 1000 times too large.
-        lanes: runs that one program trains at once, at most.
+        lanes: largest number of runs that one program trains at once.
     """
 
     title: str
@@ -86,10 +86,10 @@ class Task:
         return np.isin(np.arange(steps), chosen)
 
     def batch(self, inputs: Any, targets: Any, is_corrupted: Any) -> tuple[Any, Any]:
-        """Return a batch as it is trained on, corrupted or not."""
+        """Return a training batch, corrupted or not."""
         if not self.is_corrupted:
             return inputs, targets
-        # Some other example's targets, in reverse order along all axes.
+        # The targets of another example, in reverse order along all axes.
         targets = jnp.where(is_corrupted, jnp.flip(targets), targets)
         if jnp.issubdtype(inputs.dtype, jnp.floating):
             inputs = inputs * jnp.where(is_corrupted, CORRUPTED_SCALE, 1.0)

@@ -1,4 +1,4 @@
-"""Pascanu's temporal order: which of two symbols came first, and which second.
+"""Pascanu's temporal order problem: which symbol came first, and which second.
 
 Reference: Hochreiter, Schmidhuber 1997; Pascanu, Mikolov, Bengio 2013, arXiv 1211.5063. Here the
 sequences are shorter, so that a run takes seconds.

@@ -43,11 +43,11 @@ class Backend(abc.ABC):
         """Return a dense tensor with the norm of `gradient`: repeated rows are summed."""
 
     def with_rows_summed(self, gradient: Gradient) -> Gradient:
-        """Return a sparse gradient with repeated rows summed; Keras has these on TensorFlow."""
+        """Return the gradient with repeated rows summed; Keras makes them on TensorFlow only."""
         return gradient
 
     def row_totals(self, gradient: Gradient) -> tuple[Tensor, Tensor]:
-        """Return the indices of the stored rows, after the sum of all rows with that index."""
+        """Return for each stored row the sum of all rows with its index, and the indices."""
         raise TypeError(
             "This clipper reads single entries or rows of a gradient. It cannot read "
             f"{self.SPARSE_KIND}: Keras itself makes no sparse gradients on this backend. Clip by "

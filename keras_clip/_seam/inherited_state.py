@@ -70,8 +70,8 @@ class InheritedState:
     _accumulated_gradients = Inherited()
 
     def _track_variable(self, variable: Variable) -> None:
-        # The counter that `Optimizer.__init__` makes is the one variable before there is a
-        # wrapped optimizer, whose counter it stands for.
+        # `Optimizer.__init__` makes a counter before the wrapped optimizer is set. The wrapper
+        # does not track it: the wrapped optimizer's counter replaces it.
         if "inner_optimizer" in vars(self):
             super()._track_variable(variable)  # type: ignore[misc]
 

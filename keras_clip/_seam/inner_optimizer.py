@@ -207,7 +207,7 @@ class InnerOptimizer:
             others()
 
     def _part(self, batch: Batch, member: Optimizer) -> tuple[list[Any], list[Variable]]:
-        """Return what `member` updates, in the order of its arguments."""
+        """Return the values and variables for the `apply` of `member`."""
         values = [*batch.gradients, *batch.assigned]
         variables = [*batch.variables, *batch.overwritten]
         own = [place for place, v in enumerate(variables) if self._member(v) is member]

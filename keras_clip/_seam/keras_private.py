@@ -71,7 +71,7 @@ PRIVATE_ACCUMULATION_NAMES: dict[str, str] = {
 
 
 def check_names(optimizer: Optimizer) -> None:
-    """Raise if this Keras lacks a name, without which clipping would silently not happen."""
+    """Raise if this Keras lacks a name: without it, gradients would silently not be clipped."""
     names = dict(PRIVATE_NAMES)
     if keras.config.backend() == "tensorflow":
         names |= PRIVATE_TENSORFLOW_NAMES

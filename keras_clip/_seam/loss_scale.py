@@ -1,8 +1,8 @@
 """Extend Keras's LossScaleOptimizer, the only class of another library that is changed.
 
-It reads only the gradients of the first replica to decide whether to skip an update, and does not
-tell the optimizer inside. `compile` makes it under `mixed_float16`, so a subclass cannot replace
-it. Around any other optimizer its behaviour is unchanged.
+It reads only the gradients of the first replica to decide whether to skip an update. It does not
+report a skip to the wrapped optimizer. `compile` makes it under `mixed_float16`, so a subclass
+cannot replace it. Around any other optimizer its behaviour is unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from keras import ops
 from keras_clip._seam import backend
 from keras_clip.types import Gradient, Optimizer, Tensor
 
-# As in Keras 2. A scale below 1 makes gradients smaller than they are.
+# As in Keras 2. A scale below 1 shrinks gradients.
 _LOWEST_SCALE = 1.0
 
 _Overflowed = Callable[[Optimizer], None]

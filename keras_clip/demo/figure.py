@@ -1,4 +1,4 @@
-"""The figure of the demo: the loss of all runs, and what was clipped in each."""
+"""The figure of the demo: the loss and the clipped part of each run."""
 
 import math
 from collections.abc import Sequence

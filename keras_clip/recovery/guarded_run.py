@@ -44,7 +44,7 @@ class GuardedRun:
         step: number of batches so far. Defaults to 0.
 
     Raises:
-        ValueError: the optimizer is not built, or the learning rate that `options` lower is no
+        ValueError: the optimizer is not built, or `options` lower a learning rate that is not a
             number.
     """
 

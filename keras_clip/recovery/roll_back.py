@@ -25,8 +25,8 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
     After `patience` bad checks in a row it restores the latest good snapshot bit for bit:
     weights, seeds of layers, moments, iterations, the clipper's state and all counters. The
     learning rate, metrics and `optimizer.history` stay. `fit` then goes on with the next batch.
-    Metrics start anew, so the logs of the epoch cover the batches after the rollback. They also
-    start anew after a check with a NaN loss, which would stay in the mean.
+    Metrics restart, so the logs of the epoch cover the batches after the rollback. They also
+    restart after a check with a NaN loss, which would stay in the mean.
 
     A snapshot is taken in a good check, every `every` batches and before the first batch, if all
     weights are finite. It is good once the check after it is good. If the run fails again before

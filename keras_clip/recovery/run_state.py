@@ -1,4 +1,4 @@
-"""The variables of a run: those that a rollback restores, and those that it leaves."""
+"""The variables of a run: a rollback restores some and leaves the others."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ def build(optimizer: Any, variables: Sequence[Variable]) -> None:
 def restored_variables(model: Any, optimizer: Any) -> list[Variable]:
     """Return the variables of model and optimizer, each once.
 
-    Without metrics, learning rates and records: `fit` resets the first, callbacks set the
-    second, and the third tell what happened.
+    Metrics, learning rates and records are left out: `fit` resets the first, callbacks set the
+    second, and the third keep the events of the run.
     """
     left_out = [variable for metric in model.metrics for variable in metric.variables]
     left_out += learning_rates(optimizer)

@@ -77,6 +77,6 @@ class UpdateClipping(Rule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "UpdateClipping":
-        """Make what `get_config` described."""
+        """Return the object of a config from `get_config`."""
         ratio = threshold_from_config(config["max_update_ratio"])
         return cls(**{**config, "max_update_ratio": ratio})

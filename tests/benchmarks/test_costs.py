@@ -1,4 +1,4 @@
-"""The benchmarks of cost run, and record what the tables and figures are made of."""
+"""The benchmarks of cost run, and record the data of tables and figures."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from benchmarks import (
     write_tables,
 )
 
-# Most of their time is imports and compilation, of which the other backends have no less.
+# Most of their time is imports and compilation, on every backend.
 pytestmark = [pytest.mark.exhaustive, pytest.mark.any_backend]
 
 STATES = {"nothing clipped", "all clipped"}
@@ -42,7 +42,7 @@ def assert_spread(own: dict[str, float]) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_copy_of_the_page(tmp_path, monkeypatch):
-    # What is measured in a test is no result.
+    # A measurement inside a test is not a result.
     page = tmp_path / "page" / "README.md"
     page.parent.mkdir()
     shutil.copy(write_tables.FOLDER / "README.md", page)
@@ -62,7 +62,7 @@ def results(tmp_path) -> Path:
 
 
 def test_the_clip_alone(results):
-    # Sparse gradients are TensorFlow's, and the larger the graph, the longer XLA takes.
+    # Sparse gradients are TensorFlow's, and XLA takes longer for larger graphs.
     only = ["kernel", "transformer" if keras.config.backend() == "tensorflow" else "demo"]
     clip_cost.main(["--smoke", "--only", *only, "--folder", str(results)])
     found = load(results)
@@ -112,7 +112,7 @@ def test_growth_with_parameters(results):
     assert {
         f"{kind}: {state}" for kind in ("limit", "keras_clip", "Keras", "peer") for state in STATES
     } == set(measured)
-    # A result of a whole run, which the test may not make: it splits the processor.
+    # The test cannot make a whole run, which splits the CPU.
     points = [[count, measured] for count in (10, 100)]
     found = {
         "backend": keras.config.backend(),

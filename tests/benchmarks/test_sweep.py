@@ -1,4 +1,4 @@
-"""Every task of the sweep trains, and a sweep that was stopped goes on."""
+"""Every task of the sweep trains, and a stopped sweep resumes."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from benchmarks.sweep import __main__ as sweep
 from benchmarks.sweep.cells import Cell, Extent
 from benchmarks.sweep.training import train
 
-# Two steps of each, in seconds; the others compile for longer.
+# Two steps of each take seconds; the other tasks compile for longer.
 QUICK = {"dense_digits", "heavy_tailed_regression"}
 
 

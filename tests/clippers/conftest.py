@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def has_float64() -> bool:
-    """Whether the backend keeps float64; JAX does so only if told when the process starts."""
+    """Whether the backend keeps float64; JAX does only if it is set when the process starts."""
     if keras.config.backend() != "jax":
         return True
     import jax

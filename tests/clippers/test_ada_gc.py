@@ -77,7 +77,7 @@ def test_any_stream_equals_numpy(start, clip_ratio, max_norm, generated):
         gradients = gradients_of_norms(each)
         clipped = stream.clip(gradients)
         wanted = oracle.norms_after(norms_of(gradients))
-        # float32 may decide otherwise, or not see that a norm is not zero.
+        # float32 may decide differently, or round a small norm to zero.
         if oracle.margin < 1e-5 or any(0 < number < 1e-36 for number in [*wanted, *oracle.gamma]):
             return
         known = [0.0 if gamma == math.inf else gamma for gamma in oracle.gamma]
@@ -150,7 +150,7 @@ def test_a_bad_gradient_changes_no_gamma(bad, start):
 
 
 def test_counts_its_own_updates():
-    """A clipper built in the middle of a run has its warm-up all the same."""
+    """A clipper that is built in the middle of a run still has its warm-up."""
     stream = ClippedStream(AdaGC(start_clip_steps=2, max_norm=1.0), SHAPES)
     stream.optimizer.inner_optimizer.iterations.assign(500)
     clipped = stream.clip(gradients_of_norms([2.0, 0.0, 0.0]))

@@ -1,4 +1,4 @@
-"""The record shows what `clip` tells of itself, and measures the rest."""
+"""The record shows the norms that `clip` returns, and measures the others."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def record_of(clipper, **options):
 
 
 class Halving(Clipper):
-    """A user's clipper that halves, and says what it is told to say."""
+    """A user's clipper that halves, and returns the given norms."""
 
     def __init__(self, **told):
         self.told = told

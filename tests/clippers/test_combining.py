@@ -31,7 +31,7 @@ from tests.support.stateful_clipper import RunningMean
 
 
 def steps_taken(clipper, gradients, names=None):
-    """What SGD with learning rate 1 subtracts."""
+    """Return the change by SGD with learning rate 1."""
     names = names or [f"v{i}" for i in range(len(gradients))]
     variables = [
         keras.Variable(np.zeros_like(g), name=name)
@@ -158,7 +158,7 @@ class TestClipperMap:
 
     @pytest.mark.filterwarnings("ignore:Gradients do not exist")
     def test_a_group_without_gradients_in_a_step(self):
-        """As in a loop that trains one part of a model at a time."""
+        """A loop may train one part of a model at a time."""
         variables = make_variables()
         groups = ClipperMap(RunningMean(), {"bias": RunningMean()})
         optimizer = ClippedOptimizer("sgd", clipper=groups)

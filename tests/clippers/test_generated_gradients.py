@@ -1,4 +1,4 @@
-"""Clippers that look at weights or at the past, on gradients of every rank, dtype and size."""
+"""Clippers that read weights or the past, on gradients of every rank, dtype and size."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ from tests.support.generated import (
 
 pytestmark = [
     pytest.mark.exhaustive,  # arithmetic, the same on every Keras
-    # Of no layer, on purpose: such variables go by optax's rule.
+    # These variables have no layer on purpose, so they follow optax's rule.
     pytest.mark.filterwarnings("ignore:AdaptiveGradientClipping does not know the units"),
 ]
 
@@ -32,7 +32,7 @@ generated = settings(
 )
 streams = st.lists(gradients(), min_size=5, max_size=5)
 
-# The axes that optax's rule gives these shapes.
+# The axes of these shapes by optax's rule.
 AXES = [(), (0,), (0,), (0,), (0,), (0, 1, 2), (0, 1, 2, 3)]
 
 
@@ -43,7 +43,7 @@ def test_adaptive_gradient_clipping(arrays, scale, seed):
     weights = [generator.normal(size=shape) * scale for shape in SHAPES]
     tensors = in_their_dtypes(arrays)
     clipped = clip_alone(AdaptiveGradientClipping(0.1), tensors, weights)
-    # What the variables, of the gradients' dtypes, hold of the weights.
+    # The weights, rounded to the variables' dtypes, which are those of the gradients.
     held = float64_of(in_their_dtypes([weight.astype("float32") for weight in weights]))
     assume(all(np.isfinite(weight).all() for weight in held))
     expected = [
@@ -54,7 +54,7 @@ def test_adaptive_gradient_clipping(arrays, scale, seed):
 
 
 def each_step(clipper, stream):
-    """Yield what goes in and what comes out at each update, in float64."""
+    """Yield the inputs and the outputs of each update, in float64."""
     first = in_their_dtypes(stream[0])
     variables = [keras.Variable(np.zeros(shape), dtype="float32") for shape in SHAPES]
     clipper.build_for(variables)
@@ -92,7 +92,7 @@ def test_z_clip(stream):
         assert_equal_to_rounding(after, scaled(before, norm, threshold))
 
 
-# A moving average below the smallest float counts as not known yet; see the class.
+# A moving average below the smallest float counts as unknown; see the class.
 moderate = gradients(all_scales=(0.0, 1e-8, 1e-3, 1.0, 30.0, 1e8))
 
 

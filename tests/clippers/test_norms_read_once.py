@@ -1,4 +1,4 @@
-"""Clippers that limit each norm: what the gradients are read for, and what is recorded."""
+"""Clippers that limit each norm: how often they read the gradients, and the record."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_an_update_reads_all_gradients_for_their_norms_alone(make, monkeypatch):
     monkeypatch.setattr(update_module, "norm_of_tensors", norm_of_tensors)
     optimizer = ClippedOptimizer("sgd", clipper=make())
     optimizer.apply(as_tensors(gradient_stream(1)[0]), make_variables())
-    # The vector of norms; neither the gradients before nor those after.
+    # The vector of norms, and no gradients before or after the clip.
     assert read == [1]
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.exhaustive  # arithmetic, the same on every Keras
 P_NORM, BY_NORM = Vectors("p_norm.npz"), Vectors("by_norm.npz")
 BY_VALUE, BLOCK_RMS = Vectors("by_value.npz"), Vectors("block_rms.npz")
 
-# Each kind with the rule it follows and a threshold that most generated gradients exceed.
+# Each kind with its rule and a threshold that most generated gradients exceed.
 RULES = {
     "by norm": (lambda: ClipByNorm(0.5), lambda g: reference.clip_by_norm(g, 0.5)),
     "by block rms": (lambda: ClipByBlockRMS(0.1), lambda g: reference.clip_by_block_rms(g, 0.1)),
@@ -92,7 +92,7 @@ def test_block_rms_vectors(case):
 
 
 def clip_generated(clipper, arrays):
-    """Run in mixed dtypes; return the inputs as rounded to them, and the result, in float64."""
+    """Run in mixed dtypes; return the rounded inputs and the result, in float64."""
     tensors = in_their_dtypes(arrays)
     return float64_of(tensors), float64_of(clip_alone(clipper, tensors))
 
@@ -112,7 +112,7 @@ def test_generated_gradients(rule):
 
 @every_rule
 def test_one_nan(rule):
-    """Shows in its variable at least; with one norm for all it shows everywhere."""
+    """A NaN stays in its variable; one norm for all spreads it to all variables."""
 
     @generated
     @given(gradients(special=np.nan), st.none())
@@ -129,7 +129,7 @@ def test_one_nan(rule):
 
 @pytest.mark.parametrize("rule", PER_VARIABLE)
 def test_one_infinity(rule):
-    """Stays in its variable; by value it becomes the bound."""
+    """An infinity stays in its variable; a clip by value turns it into the bound."""
 
     @generated
     @given(gradients(special=np.inf))
@@ -155,8 +155,8 @@ def test_never_enlarges_and_leaves_what_is_below_untouched(rule):
         for before, after, exact in zip(inputs, clipped, expected(inputs), strict=True):
             assert (np.abs(after) <= np.abs(before)).all() or "two" in rule
             if np.array_equal(before, exact):
-                # TensorFlow flushes subnormal numbers in any arithmetic, so also where it
-                # multiplies by 1 since another variable is clipped.
+                # TensorFlow flushes subnormal numbers in any arithmetic. It multiplies by 1 if
+                # another variable is clipped.
                 normal = np.abs(before) >= np.finfo("float32").tiny
                 np.testing.assert_array_equal(after[normal], before[normal])
 

@@ -81,7 +81,7 @@ def test_any_stream_equals_numpy(name, z_thresh, generated):
         clipped = stream.clip(gradients)
         expected = oracle.threshold(norm)
         if oracle.margin < 1e-4:
-            return  # float32 may decide otherwise, and all that follows depends on it
+            return  # float32 may decide differently, and all later steps depend on it
         mean, std, threshold = numbers(stream.clipper)
         assert mean == pytest.approx(oracle.mean, rel=1e-5)
         assert std == pytest.approx(math.sqrt(oracle.variance), rel=1e-3, abs=1e-6 * largest)

@@ -1,1 +1,1 @@
-"""Options drawn at random, trained with, and compared with an emulation in NumPy."""
+"""Training with options drawn at random, compared with an emulation in NumPy."""

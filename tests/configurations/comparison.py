@@ -1,4 +1,4 @@
-"""A configuration run twice, in the product and in the emulation, and compared at each call."""
+"""Run a configuration in the product and in the emulation, and compare each call."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,18 +13,18 @@ from tests.configurations.emulation.numbers import SMALLEST_NORMAL
 from tests.configurations.emulation.optimizer import EmulatedOptimizer
 from tests.configurations.product import Product
 
-# A norm of eleven entries: fifteen roundings of 2**-24 at most, those of the average included.
+# A norm of eleven entries has at most fifteen roundings of 2**-24, with those of the average.
 NORMS = 1e-6
 
-# Moving means and deviations are sums of differences of such norms, one at each update.
+# Moving means and deviations sum differences of such norms, one at each update.
 ADAPTIVE = 1e-5
 
-# Processors may take a number below this for zero, and so may each factor of a product.
+# CPUs may flush a number below this to zero, and also each factor of a product.
 _FLUSHED = 100 * SMALLEST_NORMAL
 
 
 def check(configuration: Configuration, folder: Path) -> None:
-    """Fail where anything that can be read differs after any call."""
+    """Fail if any readable state differs after any call."""
     product = Product(configuration, folder)
     emulated = EmulatedOptimizer(configuration, keras.config.backend())
     for call in range(len(configuration.batches)):
@@ -61,7 +61,7 @@ def _compare(product: Product, emulated: EmulatedOptimizer, where: str) -> None:
 
 
 def _assert_within(actual: np.ndarray, expected: np.ndarray, error: np.ndarray, what: str) -> None:
-    """Each entry within its own error; NaN and infinity in the same places."""
+    """Compare each entry within its own error; NaN and infinity are in the same places."""
     finite = np.isfinite(expected)
     allowed = np.where(finite, np.nan_to_num(error, nan=0.0, posinf=0.0), 0.0) + _FLUSHED
     difference = np.where(finite, np.float64(actual) - np.where(finite, expected, 0.0), 0.0)
@@ -119,7 +119,7 @@ def _compare_records(product: Product, emulated: EmulatedOptimizer, where: str) 
         _compare_ratios(record, emulated.ratios[first:], where)
     tolerances = {"grad_norm": NORMS, "clip_threshold": ADAPTIVE, "clip_scale": ADAPTIVE}
     for (name, rtol), expected in zip(tolerances.items(), columns, strict=False):
-        # A norm that was flushed to zero is smaller than this, divided by the norm before.
+        # A flushed norm, divided by the norm before, is below this.
         below = _FLUSHED if name != "clip_scale" else 1e-6
         np.testing.assert_allclose(
             record[name], expected, rtol, atol=below * 1e-2, err_msg=f"{where}: {name}"

@@ -1,4 +1,4 @@
-"""Everything that one draw decides, in a form whose repr makes the same case again."""
+"""All choices of one draw; the repr makes the same case again."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -7,7 +7,7 @@ import numpy as np
 
 Arguments: TypeAlias = tuple[tuple[str, Any], ...]
 
-# Of the model in `product.py`, in the order of its variables. Keras puts the model's name in front
+# Paths of the model in `product.py`, in order. Keras puts the model's name in front
 # of a path, and leaves it out once the model is loaded.
 PATHS = ("hidden/kernel", "hidden/bias", "head/kernel", "head/bias")
 SHAPES = ((3, 2), (2,), (2, 1), (1,))
@@ -46,7 +46,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Rule:
-    """An optimizer of Keras, without what all of them take."""
+    """An optimizer of Keras, without the arguments of all optimizers."""
 
     name: str
     arguments: Arguments = ()
@@ -67,7 +67,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Assignment:
-    """A number given to a threshold right before a call.
+    """A number to assign to a threshold right before a call.
 
     `owner` says whose: "skip_above", "max_weight" and "max_update_ratio" are the optimizer's; a
     tuple leads from the clipper to a member of a member.
@@ -81,7 +81,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Configuration:
-    """One case: an optimizer with all its options, and the batches it is given."""
+    """One case: an optimizer with all its options, and its batches."""
 
     seed: tuple[int, int, int]
     mode: str
@@ -120,11 +120,11 @@ _SIZES = {"usual": 1.0, "nan": 1.0, "inf": 1.0, "zero": 0.0, "1e30": 1e30, "1e-3
 
 
 def gradients(configuration: Configuration, call: int) -> list[np.ndarray]:
-    """What `apply` is given at a call, loss scale included, a gradient for every variable."""
+    """Return the arguments of `apply` at a call: a gradient for every variable, with loss scale."""
     generator = np.random.default_rng([*configuration.seed, 1, call])
     kind = configuration.batches[call]
     if kind == "3e38":
-        # The norm of these is more than float32 can hold, each entry is not.
+        # float32 can hold each entry, but not their norm.
         sizes = [generator.uniform(2e38, 3e38, size=shape) for shape in SHAPES]
         arrays = [size * generator.choice([-1.0, 1.0], size=size.shape) for size in sizes]
     else:

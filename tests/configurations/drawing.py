@@ -1,4 +1,4 @@
-"""Options at random: a number stands for a configuration, the same on every machine."""
+"""Options at random: a number gives the same configuration on every machine."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from tests.configurations.emulation.run import smallest_margin
 
 SEED = 20251126
 
-# A norm this close to a decision may fall on the other side of it in float32.
+# In float32, a norm this close to a decision may fall on its other side.
 _CLOSE = 1e-4
 
 _RULES = [
@@ -31,7 +31,7 @@ _RULES = [
 
 
 def draw(number: int) -> Configuration:
-    """The configuration of that number: no norm in it comes close to a decision."""
+    """Return the configuration of a number, in which no norm comes close to a decision."""
     attempt = 0
     while True:
         generator = np.random.default_rng([SEED, number, attempt])
@@ -115,7 +115,7 @@ def _draw_max_update_ratio(rng: np.random.Generator) -> Any:
 
 
 def _within_float32(batches: tuple[str, ...], clipper: Clip) -> tuple[str, ...]:
-    """Leave out for AdaGC what its warm-up does not divide exactly: see docs/guarantees.md."""
+    """For AdaGC, replace gradients that its warm-up divides inexactly: docs/guarantees.md."""
     if "AdaGC" not in repr(clipper):
         return batches
     return tuple("1e30" if batch == "3e38" else batch for batch in batches)

@@ -1,4 +1,4 @@
-"""Clippers at random, nested ones among them."""
+"""Clippers at random, also nested ones."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def draw_clipper(
     depth: int = 2,
     is_inside_map: bool = False,
 ) -> Clip:
-    """A clipper; one with a threshold for one norm if `skip_above` needs it."""
+    """Return a clipper; if `skip_above` needs it, one with a threshold for one norm."""
 
     def draw_member(has_running_threshold: bool = has_running_threshold) -> Clip:
         is_inside = is_inside_map or kind == "ClipperMap"
@@ -44,7 +44,7 @@ def _draw_map(
 ) -> Clip:
     patterns = one_of(rng, [(".*head/.*",), (".*bias",), (".*hidden/kernel", ".*head/.*")])
     if is_inside_map:
-        # A pattern has to match a variable, and the outer map hands on some only.
+        # A pattern has to match a variable, and the outer map passes on only some.
         patterns = (".*",)
     members: list[Clip | None] = [draw_member() for _ in patterns]
     members.append(draw_member() if rng.random() < 0.6 else None)
@@ -145,7 +145,7 @@ _THRESHOLDS = {
 def thresholds_of(
     clipper: Clip, owner: tuple[int, ...] = ()
 ) -> list[tuple[tuple[int, ...] | str, str, float]]:
-    """The thresholds that were given as numbers, which may be assigned: owner, name, number."""
+    """Return the thresholds that are numbers and can be assigned: owner, name, number."""
     found: list[tuple[tuple[int, ...] | str, str, float]] = [
         (owner, name, value)
         for name, value in clipper.arguments

@@ -9,24 +9,24 @@ from tests.configurations.configuration import Decay, Line
 
 
 def one_of(rng: np.random.Generator, choices: Sequence[Any]) -> Any:
-    """One of them; `rng.choice` would make NumPy scalars of numbers."""
+    """Return one of them; `rng.choice` would convert numbers to NumPy scalars."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def maybe(rng: np.random.Generator, probability: float, make: Callable[[], Any]) -> Any:
-    """What `make` makes, or None."""
+    """Return the result of `make`, or None."""
     return make() if rng.random() < probability else None
 
 
 def draw_size(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number whose logarithm is uniform, of four digits."""
+    """Return a number of four digits whose logarithm is uniform."""
     return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.4g}")
 
 
 def draw_threshold(
     rng: np.random.Generator, low: float, high: float, lowest: float = 0.0
 ) -> float | Decay | Line:
-    """A number, a schedule, or a callable of the step; nowhere below `lowest`."""
+    """Return a number, a schedule, or a callable of the step, never below `lowest`."""
     value = draw_size(rng, low, high)
     kind = one_of(rng, ["number", "number", "number", "schedule", "callable"])
     if kind == "number":

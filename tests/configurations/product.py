@@ -192,7 +192,7 @@ class Product:
             setattr(owner, assignment.name, assignment.value)
 
     def apply(self, gradients: list[np.ndarray]) -> Outcome | None:
-        """One call; returns the error that it raises."""
+        """Run one call; return the error that it raises."""
         given: list[Any] = list(gradients)
         if self.configuration.missing is not None:
             given[self.configuration.missing] = None
@@ -207,7 +207,7 @@ class Product:
         return None
 
     def resume(self) -> None:
-        """Save, and go on with what is loaded."""
+        """Save, load, and go on with the loaded model."""
         assert self.configuration.resume is not None
         if self.configuration.resume[1] == "model file":
             path = self.folder / "model.keras"
@@ -242,7 +242,7 @@ _ERRORS = {
 
 
 def _outcome(error: Exception) -> Outcome:
-    """What was raised; in a graph of TensorFlow the class of an error is another."""
+    """A raised error; in a graph of TensorFlow its class is another."""
     text = str(error)
     known = [name for part, name in _ERRORS.items() if part in text]
     if len(known) != 1 or type(error).__name__ not in (*known, "InvalidArgumentError"):

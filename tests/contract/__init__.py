@@ -1,1 +1,1 @@
-"""What every clipper promises."""
+"""The promises of every clipper."""

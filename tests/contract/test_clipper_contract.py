@@ -1,4 +1,4 @@
-"""What every clipper promises, those of keras_clip and a user's; each is found by itself."""
+"""The promises of every clipper of keras_clip and of a user's; the tests find the clippers."""
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ FOUND = [
 ]
 CLIPPERS = [*FOUND, RunningMean, TellingMean]
 
-# Clippers that are made of others have no default.
+# Clippers that combine others have no default.
 ARGUMENTS = {
     keras_clip.Chain: lambda: (
         [keras_clip.ClipByValue(2.0), keras_clip.ClipByGlobalNorm(), RunningMean()],
@@ -44,7 +44,7 @@ ARGUMENTS = {
     keras_clip.ObserveOnly: lambda: (RunningMean(),),
 }
 
-# On the oldest Keras one without state, one with, one made of others, and a user's.
+# On the oldest Keras: one without state, one with state, one that combines others, a user's.
 FEW = (keras_clip.ClipByGlobalNorm, keras_clip.AdaGC, keras_clip.Chain, RunningMean)
 
 every_clipper = pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_every_public_clipper_is_found():
 
 
 class Recording(keras_clip.Clipper):
-    """Keeps what another clipper made of the gradients, on the host: for eager tests only."""
+    """Keeps another clipper's gradients on the host: for eager tests only."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -101,7 +101,7 @@ def test_keeps_dtype_shape_and_never_enlarges(clipper_class):
 
 @every_clipper
 def test_tells_what_it_did(clipper_class):
-    """Norms measured in NumPy; exactly 1 where nothing changed."""
+    """Norms measured in NumPy; the scale is exactly 1 if nothing changed."""
     recording = Recording(make(clipper_class))
     optimizer = ClippedOptimizer("sgd", clipper=recording)
     idle = [gradient * 1e-4 for gradient in gradient_stream(1)[0]]
@@ -120,7 +120,7 @@ def test_tells_what_it_did(clipper_class):
             assert norms[1] <= record["clip_threshold"][index] * (1 + 1e-6)
 
 
-# What keeps its direction: the whole gradient, or that of each variable.
+# The direction of the whole gradient is kept, or that of each variable.
 DIRECTION = {
     "AdaGC": "variable",
     "AutoClip": "whole",
@@ -158,7 +158,7 @@ def test_keeps_the_direction(clipper_class):
 @every_clipper
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_variables_without_a_gradient_are_passed_over(clipper_class):
-    """In any position, and though the clipper may know them by theirs."""
+    """None may be in any position, also for a clipper with state for each variable."""
     stream = gradient_stream(len(SHAPES))
     for missing, gradients in enumerate(stream):
         gradients[missing] = None
@@ -223,7 +223,7 @@ def test_state_moves_with_updates_only(clipper_class):
     once = wrapped(clipper_class, keras.optimizers.SGD(0.05))
     micro, whole = make_variables(), make_variables()
     apply_all(once, whole, averages)
-    # Compiled: uncompiled, Keras on JAX compiles its branches anew at every micro-batch.
+    # Compiled: otherwise Keras on JAX compiles its branches again at every micro-batch.
     step = compiled_step(accumulating, micro)
     for i, gradients in enumerate(stream):
         before = values([accumulating.grad_norm, *accumulating.clipper.variables])
@@ -254,7 +254,7 @@ def test_tells_what_was_made_longer_or_finite():
     assert scale[1] == 0.0
 
 
-# `fit` compiles a model anew for each clipper: one that has all of them goes through them all.
+# `fit` compiles a model for each clipper, so a single model has all of them.
 @pytest.mark.parametrize(
     "make_clipper",
     [RunningMean, pytest.param(whole_family, marks=pytest.mark.endurance)],
@@ -283,7 +283,7 @@ def test_config_round_trip(clipper_class):
 
 @every_clipper
 def test_state_round_trip_in_the_middle_of_a_run(clipper_class):
-    """By the optimizer's own store; law 7 goes through files and a new process."""
+    """The test uses the optimizer's own store; law 7 uses files and a new process."""
     stream = gradient_stream(6)
     variables = make_variables()
     optimizer = wrapped(clipper_class)

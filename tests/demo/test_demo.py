@@ -1,4 +1,4 @@
-"""The demo: what it refuses, what it trains, what it shows."""
+"""The demo: refused arguments, training, output and figure."""
 
 import dataclasses
 import io
@@ -18,7 +18,7 @@ from keras_clip.demo.__main__ import main
 from keras_clip.monitoring import figures
 from tests.monitoring.records import make_record
 
-# `make demo` installs the newest Keras; with the oldest its classes are tested, not its demo.
+# `make demo` installs the newest Keras; the oldest runs the tests of its classes only.
 pytestmark = pytest.mark.exhaustive
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def make_run(name="plain SGD", max_norm=math.inf, losses=(2.0, 1.0), norms=(0.5,
 
 
 def run_module(*arguments, **environ):
-    """Run `python -m keras_clip.demo` in a process of its own."""
+    """Run `python -m keras_clip.demo` in a separate process."""
     unset = ("TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS")
     inherited = {name: value for name, value in os.environ.items() if name not in unset}
     return subprocess.run(

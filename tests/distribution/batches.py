@@ -13,25 +13,25 @@ BATCH = 16
 
 
 def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `data` whose scale grows, so that shares of a batch are unequal."""
+    """Return rows of `data` with growing scale, so that shares of a batch are unequal."""
     inputs, targets = data()
     rows = (np.arange(BATCH) + BATCH * step) % len(inputs)
     return inputs[rows], targets[rows]
 
 
 def unequal_shares(replicas: int) -> list[slice]:
-    """One share of a batch for each replica; with eight, the first has nothing."""
+    """Return a share of a batch for each replica; with eight, the first share is empty."""
     ends = BATCH * np.arange(replicas + 1) ** 2 // replicas**2
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def as_lists(arrays: Sequence[np.ndarray]) -> list[Any]:
-    """Arrays as JSON takes them."""
+    """Return arrays in a form for JSON."""
     return [np.asarray(array).tolist() for array in arrays]
 
 
 def norm_of(arrays: Sequence[Any], subtracted: Sequence[Any]) -> float:
-    """Norm of all entries of one list of arrays less another."""
+    """Return the norm of the difference of two lists of arrays."""
     pairs = zip(arrays, subtracted, strict=True)
     squares = [np.sum(np.square(np.subtract(a, b, dtype="float64"))) for a, b in pairs]
     return float(np.sqrt(sum(squares)))
@@ -46,7 +46,7 @@ def difference(weights: Sequence[Any], expected: Sequence[Any]) -> float:
 
 
 def _without_common_nan(one: Any, other: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds in the history of clippers that have none are NaN in every run."""
+    """A clipper without a threshold has NaN in the history of every run."""
     one, other = np.asarray(one, "float64"), np.asarray(other, "float64")
     both = np.isnan(one) & np.isnan(other)
     return np.where(both, 0.0, one), np.where(both, 0.0, other)

@@ -12,7 +12,7 @@ from tests.support.family import whole_family
 MAX_NORM = 3.0
 LEARNING_RATE = 0.05
 
-# Of the run that one worker does not survive.
+# For the run in which one worker dies.
 RESTART_STEPS = 12
 STEPS_PER_CHECKPOINT = 5
 DEATH_AT = 8

@@ -30,7 +30,7 @@ def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen[
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on; all are held until all are chosen, so that they differ."""
+    """Return free ports; all are held until all are chosen, so that they differ."""
     sockets = [socket.socket() for _ in range(number)]
     try:
         for each in sockets:
@@ -42,7 +42,7 @@ def free_ports(number: int) -> list[int]:
 
 
 def start_workers(number: int, module: str, *arguments: str) -> list[subprocess.Popen[str]]:
-    """One process for each worker of a new cluster, told of the others by `TF_CONFIG`."""
+    """Start a process for each worker of a new cluster; `TF_CONFIG` names the others."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(number)]
     tasks = [{"type": "worker", "index": index} for index in range(number)]
     return [
@@ -56,7 +56,7 @@ def start_workers(number: int, module: str, *arguments: str) -> list[subprocess.
 
 
 def end(processes: Sequence[subprocess.Popen[str]]) -> None:
-    """Kill what still runs, with all that it started."""
+    """Kill the processes that still run, with their children."""
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -65,7 +65,7 @@ def end(processes: Sequence[subprocess.Popen[str]]) -> None:
 
 
 def results(processes: Sequence[subprocess.Popen[str]]) -> list[Any]:
-    """The last line that each process prints, read as JSON; all must end well."""
+    """Return the last line of each process, read as JSON; all must succeed."""
     deadline = time.monotonic() + SECONDS
     try:
         found = []

@@ -35,8 +35,8 @@ def data_parallel():
 def model_parallel():
     """Units of the hidden layer on 4 devices, halves of the batch on 2."""
     devices = keras.distribution.list_devices("cpu")
-    # Keras 3.8 hands the parts of a batch to devices in the order of a set, so that those that
-    # share the units of a layer see different rows: there each device gets all rows.
+    # Keras 3.8 hands the parts of a batch to devices in the order of a set. Devices that share the
+    # units of a layer then see different rows, so on it each device gets all rows.
     shape = (2, 4) if Version(keras.__version__) >= Version("3.15") else (1, 8)
     layouts = keras.distribution.LayoutMap(
         keras.distribution.DeviceMesh(shape, ("batch", "model"), devices)
@@ -105,7 +105,7 @@ def train(scope, make_optimizer):
 
 
 def compare(cases, scopes=tuple(SCOPES)):
-    """For each case, what each kind of distribution comes to."""
+    """Return for each case the result of each kind of distribution."""
     return {case: {scope: train(scope, make) for scope in scopes} for case, make in cases.items()}
 
 
@@ -114,7 +114,7 @@ def resumable():
 
 
 def resumed(scope, other_scope):
-    """Train in one scope, stop in the midst, go on in another."""
+    """Train in one scope, stop halfway, go on in another."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         with SCOPES[scope]():
@@ -125,7 +125,7 @@ def resumed(scope, other_scope):
 
 
 def resumes():
-    """Runs that stopped in the midst, beside those that did not."""
+    """Return runs that stopped halfway, and runs that did not."""
     scopes = ("model parallel", "one device")
     return {
         "never stopped": {scope: train(scope, resumable) for scope in scopes},
@@ -134,7 +134,7 @@ def resumes():
 
 
 def collectives(scope, make_optimizer):
-    """How often the compiled step exchanges how many numbers, by kind of collective."""
+    """Return the exchanges of a compiled step: by kind of collective, a count for each size."""
     with SCOPES[scope]():
         model = make_model(make_optimizer())
         model.optimizer.build(model.trainable_variables)
@@ -164,7 +164,7 @@ def counted_collectives(text):
 
 
 def all_collectives():
-    """Of the bare optimizer, and of wrapped ones."""
+    """Return the collectives of the bare optimizer, and of wrapped ones."""
     optimizers = {
         "bare": adam,
         "wrapped": lambda: ClippedOptimizer(adam(), max_norm=0.5),
@@ -184,7 +184,7 @@ def fit_what_cannot_be_split(scope, make_optimizer):
 
 
 def uneven():
-    """What comes of a batch of 3, with the bare optimizer and with the wrapped one."""
+    """Return the results of a batch of 3 with the bare and with the wrapped optimizer."""
     return {
         scope: [message_of(partial(fit_what_cannot_be_split, scope, make)) for make in (adam, idle)]
         for scope in ("data parallel", "model parallel")
@@ -192,7 +192,7 @@ def uneven():
 
 
 PROGRAMS = {
-    # On replicated variables no clipper sees more than on one device.
+    # On replicated variables a clipper sees the same as on one device.
     "clippers": lambda: compare(CLIPPERS, ("one device", "model parallel")),
     "options": lambda: compare(OPTIONS),
     "resumes": resumes,

@@ -18,7 +18,7 @@ from tests.support.models import data, make_model
 
 
 class Counting(tf.distribute.ReductionToOneDevice):
-    """Counts how often gradients are reduced in what is traced."""
+    """Counts the reductions of gradients in a trace."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ def bare():
 
 
 def copies(optimizer):
-    """All that each replica holds of the clipper."""
+    """Return all state of the clipper on each replica."""
     held = [variable.value.values for variable in optimizer.clipper.variables]
     return [as_lists(replica) for replica in zip(*held, strict=True)]
 
@@ -71,7 +71,7 @@ def fit(strategy, make_optimizer, batches, **arguments):
     """Keras's loop over batches, for at least 50 steps."""
     with strategy.scope():
         model = make_model(make_optimizer(), jit_compile=False, **arguments)
-    # Each epoch would be traced anew.
+    # Each epoch would be traced again.
     repeated = batches.repeat(-(-STEPS // len(batches)))
     model.fit(repeated, shuffle=False, verbose=0)
     return {
@@ -104,7 +104,7 @@ def averaging(overwrite_frequency=None):
 
 
 def own_loops():
-    """Each number of replicas with one optimizer, and each optimizer on one device."""
+    """Run one optimizer on each number of replicas, and each optimizer on one device."""
     return {
         "replicas": {
             name: own_loop(replicas, cases.OWN_LOOPS[name])

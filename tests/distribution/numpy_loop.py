@@ -9,7 +9,7 @@ Sample = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def gradients(weights: list[Any], inputs: Any, targets: Any, sample_weights: Any) -> list[Any]:
-    """Of the weighted sum of squared errors of `tests.support.models.make_model`."""
+    """Gradients of the weighted sum of squared errors of `tests.support.models.make_model`."""
     kernel, bias, output_kernel, output_bias = weights
     hidden = np.tanh(inputs @ kernel + bias)
     error = 2 * sample_weights * (hidden @ output_kernel + output_bias - targets)

@@ -1,4 +1,4 @@
-"""A training loop of one's own, the same under every strategy."""
+"""A custom training loop, the same under every strategy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -63,7 +63,7 @@ class OwnLoop:
         return {"norms": norms, "moves": moves}
 
     def result(self) -> dict[str, Any]:
-        """Weights, and all that the optimizer holds, in numbers that JSON keeps exactly."""
+        """Return weights and all optimizer variables, in numbers that JSON keeps exactly."""
         return {
             "weights": as_lists(values(self.model.trainable_variables)),
             "optimizer": as_lists(values(self.optimizer.variables)),

@@ -1,6 +1,6 @@
 """ParameterServerStrategy, with all its servers in this process.
 
-Prints as JSON what `python -m tests.distribution.parameter_server_program` found.
+Prints the results of `python -m tests.distribution.parameter_server_program` as JSON.
 """
 
 import json
@@ -18,10 +18,10 @@ from tests.support.models import make_model
 
 
 def cluster_strategy():
-    """One worker, so that updates come in the order in which they are asked for."""
+    """One worker, so that updates run in the order of the requests."""
     worker, server = (f"localhost:{port}" for port in free_ports(2))
     cluster = tf.train.ClusterSpec({"worker": [worker], "ps": [server]})
-    # On few cores, servers of one process would wait for each other's threads.
+    # On few cores, servers of one process wait for each other's threads.
     config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=8)
     for job in ("worker", "ps"):
         tf.distribute.Server(cluster, job_name=job, protocol="grpc", config=config)

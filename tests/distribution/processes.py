@@ -1,4 +1,4 @@
-"""Child processes that run one program together, and what such a program needs."""
+"""Child processes that run one program together, and the functions for such a program."""
 
 import tempfile
 import warnings
@@ -9,7 +9,7 @@ from tests.distribution.children import results, start
 
 
 def results_of(program: str, *arguments: str, processes: int = 1, **environment: str) -> list[Any]:
-    """What each of `processes` that run `program` together prints on its last line.
+    """Return the last line of each of `processes` that run `program` together.
 
     The program gets the arguments, its rank, the number of processes and a file to meet by: a
     port that is free now may be taken by the time it is used.
@@ -32,7 +32,7 @@ def strict_warnings() -> None:
 
 
 def message_of(action: Any) -> str:
-    """Type and message of the error that `action` raises, or what it returns."""
+    """Return type and message of the error of `action`, or its result."""
     try:
         return f"returned {action()}"
     except Exception as error:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(what):
-    """With 8 devices, of which the tests' own process has one."""
+    """The program has 8 devices; the process of the tests has one."""
     flags = "--xla_force_host_platform_device_count=8"
     return results_of("tests.distribution.jax_program", what, XLA_FLAGS=flags)[0]
 
@@ -79,6 +79,6 @@ def without_numbers(collectives):
 
 
 def gradients_in(collectives):
-    """Those of more entries than the one unit of the output layer has."""
+    """Return the collectives of more entries than the single unit of the output layer."""
     small = (NUMBER, "all-reduce [1]")
     return {name: count for name, count in collectives.items() if name not in small}

@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def found_by_program(part):
-    """What a process with eight logical devices found."""
+    """Return the results of a process with eight logical devices."""
     return children.results([children.start("tests.distribution.mirrored_program", part)])[0]
 
 
@@ -62,7 +62,7 @@ def test_each_replica_holds_the_same_state_to_the_bit(own_loops, name):
 def test_gradients_are_reduced_once_as_without_clipping(own_loops, name):
     bare = own_loops["reductions_without_clipping"]
     assert bare == [4]
-    # Traced anew where shares change their sizes, which here they do not.
+    # A new size of a share would need a new trace; here sizes are constant.
     assert own_loops["replicas"][name]["reductions"] == bare
 
 
@@ -101,7 +101,7 @@ def test_uneven_shares_count_as_keras_weighs_them(fits, kind, max_norm):
 
 @longer
 def test_keras_itself_weighs_uneven_shares_otherwise_than_one_device(fits):
-    """So that law 4 cannot hold there, with clipping or without."""
+    """Law 4 cannot hold there, with or without clipping."""
     uneven = fits["uneven"]
     assert difference(uneven["bare"]["weights"], uneven["bare_one_device"]["weights"]) > 1e-3
 

@@ -72,7 +72,7 @@ def test_micro_batches_equal_batches_of_twice_the_size(strategy):
 
 
 def test_every_replica_has_the_same_sums_in_the_midst(strategy):
-    """So that a checkpoint, which keeps the first replica's, keeps all."""
+    """A checkpoint keeps the first replica's state, so all replicas must be equal."""
     model = train(strategy, lambda: ClippedOptimizer(adam(), 0.5), epochs=1)
     sums = [v for v in model.optimizer.variables if "gradient_accumulator" in v.path]
     assert any(np.abs(variable.numpy()).max() > 0 for variable in sums)  # 3 micro-batches of 2
@@ -89,6 +89,6 @@ def test_what_keras_cannot_do_is_refused(strategy):
 
 
 def test_the_bare_optimizer_raises(strategy):
-    """The documented defect: if Keras mends it, our own code is no longer needed."""
+    """The documented defect: if Keras fixes it, our own code is no longer needed."""
     with pytest.raises(RuntimeError, match="merge_call"):
         train(strategy, adam)

@@ -1,4 +1,4 @@
-"""A NaN on one replica of a MirroredStrategy: all replicas agree what to do."""
+"""A NaN on one replica of a MirroredStrategy: all replicas make the same decision."""
 
 import keras
 import numpy as np
@@ -97,7 +97,7 @@ def test_loss_scale_of_keras_alone_lets_the_nan_through(strategy, targets):
 
 @pytest.mark.exhaustive
 def test_mixed_float16_compiles_to_the_same(strategy, targets):
-    """`compile` puts the LossScaleOptimizer around by itself."""
+    """`compile` adds the LossScaleOptimizer by itself."""
     keras.config.set_dtype_policy("mixed_float16")
     mirrored = train(strategy, clipped, targets=targets)
     assert isinstance(mirrored.optimizer, keras.optimizers.LossScaleOptimizer)

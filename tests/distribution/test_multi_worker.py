@@ -1,4 +1,4 @@
-"""Law 4 with two processes: MultiWorkerMirroredStrategy over loopback, in a loop of one's own."""
+"""Law 4 with two processes: MultiWorkerMirroredStrategy over loopback, in a custom loop."""
 
 import signal
 
@@ -26,13 +26,13 @@ def two_workers(*words):
 
 @pytest.fixture(scope="module")
 def workers():
-    """What each of two workers found, of what most tests look at."""
+    """Return the results of two workers that most tests read."""
     return two_workers("adam_family", "bare", "skipping")
 
 
 @pytest.fixture(scope="module", params=cases.OWN_LOOPS)
 def compared(request, workers):
-    """A case, with what two workers and what one device found."""
+    """Return a case, with the results of two workers and of one device."""
     from tests.distribution.own_loop import one_device_run
 
     name = request.param
@@ -53,7 +53,7 @@ def test_workers_hold_the_same_to_the_bit(compared):
 
 def test_these_runs_do_clip(compared):
     name, _, one_device = compared
-    # Adam's moves do not tell.
+    # Adam's moves do not show the norm.
     if name.startswith("sgd"):
         norms, moves = (np.array(one_device[key]) for key in ("norms", "moves"))
         assert np.mean(moves < 0.99 * cases.LEARNING_RATE * norms) > 0.5

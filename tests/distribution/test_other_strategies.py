@@ -1,4 +1,4 @@
-"""Strategies that copy nothing, and the one whose workers do not wait for each other."""
+"""Strategies without copies of variables, and the asynchronous one."""
 
 import keras
 import pytest

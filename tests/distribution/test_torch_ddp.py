@@ -1,4 +1,4 @@
-"""On torch DistributedDataParallel's processes clip what one process would, all alike."""
+"""On torch, all processes of DistributedDataParallel clip as one process would."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""On torch the norm of a DTensor is that of the whole, never that of a shard."""
+"""On torch, the norm of a DTensor is that of the whole tensor, never that of a shard."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def check_clip(case, of_first, of_second):
     """Against NumPy in float64."""
     whole = np.float64(of_first["whole"])
     norm = np.sqrt(np.sum(np.square(whole)))
-    # Half precision rounds what is clipped, not the norm.
+    # Half precision rounds the clipped gradients, not the norm.
     precision = 1e-3 if "float16" in case else 1e-6
     factor = norm and min(1.0, MAX_NORM / norm) if norm == norm else np.nan
     for found in (of_first, of_second):
@@ -52,8 +52,8 @@ def check_what_is_not_supported(found):
         "do so for a torch DTensor, whose parts may lie on several processes. Clip by norm or by "
         "value instead."
     )
-    # Keras makes moments of whole plain tensors, and trains the parameters that it had before
-    # fully_shard: torch modules in a TorchModuleWrapper, sharded before, are what it can train.
+    # Keras makes moments of whole plain tensors, and trains the parameters from before
+    # fully_shard. It can train torch modules in a TorchModuleWrapper that were sharded before.
     assert "got mixed torch.Tensor and DTensor" in found["Adam without a wrapper"]
     assert set(found["parameters that torch has"]) == {"DTensor"}
     assert set(found["variables that Keras trains"]) == {"Parameter"}

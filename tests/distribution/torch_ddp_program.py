@@ -47,7 +47,7 @@ CASES = {
 
 
 def batches(case):
-    """Of the whole batch; its last row, which the second process has, may be spoilt."""
+    """The whole batch; its last row may be corrupted, and the second process has it."""
     inputs, targets = data()
     for step in range(STEPS):
         rows = slice(step * BATCH, (step + 1) * BATCH)

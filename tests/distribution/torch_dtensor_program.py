@@ -25,7 +25,7 @@ def array(*shape, scale=1.0):
 
 
 def lists_of_gradients():
-    """For each case arrays, with how each is placed, None being a plain tensor."""
+    """Return for each case arrays with their placements; None is a plain tensor."""
     rows, columns, copies, terms = Shard(0), Shard(1), Replicate(), Partial()
     spoilt = array(6, 2)
     spoilt[-1, -1] = np.nan
@@ -83,7 +83,7 @@ def clipped_lists(mesh):
 
 
 def on_meshes_of_two_dimensions():
-    """As with HSDP, where a mesh has copies of the shards, and with shards of shards."""
+    """Meshes with copies of the shards, as in HSDP, and with shards of shards."""
     whole = torch.tensor(array(6, 2), dtype=torch.float32)
     found = {}
     for shape in ((2, 1), (1, 2)):
@@ -95,7 +95,7 @@ def on_meshes_of_two_dimensions():
 
 
 def not_decided_on_the_host(function):
-    """Run it as on a device whose values the host does not wait for."""
+    """Run it as on a device, where the host does not wait for values."""
     original = host.can_read
     host.can_read = lambda tensor: False
     try:
@@ -173,7 +173,7 @@ def gradients_for(optimizer, mesh):
 
 
 def what_is_not_supported(mesh):
-    """By a clipper, and by Keras without any."""
+    """Clip by a clipper, and by Keras without one."""
     agc = ClippedOptimizer("sgd", clipper="adaptive_gradient_clipping")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     fully_shard(model, mesh=mesh)

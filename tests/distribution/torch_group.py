@@ -9,7 +9,7 @@ import torch.distributed
 
 
 def in_group(program: Callable[[int], Any]) -> Any:
-    """What `program(rank)` returns, run while all processes are connected over loopback."""
+    """Return the result of `program(rank)`, while all processes are connected over loopback."""
     rank, processes, meeting = sys.argv[-3:]
     torch.distributed.init_process_group(
         "gloo",

@@ -1,4 +1,4 @@
-"""Training runs reduced to what JSON can hold, and their comparison."""
+"""Training runs in a form for JSON, and their comparison."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ EVERY_CLIPPER = {
 
 
 def data(samples: int = BATCH * STEPS) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs whose scale differs from row to row, so that no two devices see the same."""
+    """Return inputs with a scale for each row, so that no two devices see the same."""
     generator = np.random.default_rng(7)
     scale = np.resize(np.linspace(0.2, 3.0, BATCH), samples)[:, None]
     inputs = generator.normal(size=(samples, 4)) * scale
@@ -58,7 +58,7 @@ def make_model(optimizer: Any = None) -> Any:
 
 
 def summary(model: Any, optimizer: Any) -> dict[str, Any]:
-    """Weights, the wrapper's own state, and counts of what it did."""
+    """Return weights, the wrapper's own state, and counts of its actions."""
     clipper = optimizer.clipper
     counted = isinstance(clipper, Counted)
     return {
@@ -85,7 +85,7 @@ def difference(one: list[float], other: list[float]) -> float:
 
 
 def too_different(run: dict[str, Any], reference: dict[str, Any], rtol: float) -> dict[str, Any]:
-    """What of a run differs from the reference by more than `rtol`, or is no good test."""
+    """Return the differences of a run from its reference, and its counts if it clips too rarely."""
     found: dict[str, Any] = {
         key: difference(run[key], reference[key])
         for key in ("weights", "state")

@@ -32,7 +32,7 @@ def loop(make_optimizer):
 
 
 def compared(make_optimizer):
-    """A whole run, with what it held after the steps of the run that is restarted."""
+    """Return a whole run, with its state after the steps of the restarted run."""
     run = loop(make_optimizer)
     start = run.run(0, cases.RESTART_STEPS)
     halfway = run.result()
@@ -42,7 +42,7 @@ def compared(make_optimizer):
 
 
 def collectives(run):
-    """How many of each collective operation one step has."""
+    """Return the number of each collective operation in one step."""
     arguments = [run.shared(array) for array in (*batch(0), np.ones((BATCH, 1), "float32"))]
     graph = run.compiled.get_concrete_function(*arguments).graph.as_graph_def()
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
@@ -90,7 +90,7 @@ def until_end(folder, deadly):
         if deadly and WORKER == 1 and step == cases.DEATH_AT:
             os.kill(os.getpid(), signal.SIGKILL)
         run.run(step, step + 1)
-        # All variables are mirrored: one worker's copy is everybody's.
+        # All variables are mirrored, so every worker has the same copy.
         if WORKER == 0 and (step + 1) % cases.STEPS_PER_CHECKPOINT == 0:
             manager.save()
     return {"resumed_at": resumed_at, **run.result()}

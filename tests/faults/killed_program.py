@@ -27,27 +27,27 @@ def make() -> keras.Model:
 
 
 def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a step; every seventh batch is bad."""
+    """Return the rows of a step; every seventh batch is bad."""
     inputs, targets = data(STEPS * BATCH)
     rows = slice(step * BATCH, (step + 1) * BATCH)
     return inputs[rows], targets[rows] * (np.nan if step % BAD == BAD - 1 else 1.0)
 
 
 def resume(folder: Path) -> tuple[keras.Model, int]:
-    """Load the latest checkpoint; a new model where there is none."""
+    """Load the latest checkpoint; without one, make a new model."""
     found = sorted(folder.glob("[0-9]*.keras"))
     return (keras.models.load_model(found[-1]), int(found[-1].stem)) if found else (make(), 0)
 
 
 def save(model: keras.Model, folder: Path, step: int) -> None:
-    """Write beside and rename: whoever is killed while writing leaves no half a file."""
+    """Write beside and rename, so that a killed process leaves no partial file."""
     partial = folder / "partial.keras"
     model.save(partial)
     os.replace(partial, folder / f"{step:06d}.keras")
 
 
 def digest(model: keras.Model) -> str:
-    """Of everything that training changes."""
+    """Return a digest of everything that training changes."""
     variables = [*model.weights, *model.optimizer.variables]
     arrays = [np.asarray(keras.ops.convert_to_numpy(v.value)) for v in variables]
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()

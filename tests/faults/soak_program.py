@@ -1,8 +1,8 @@
-"""Two thousand steps of two replicas on data of which some is bad, in a process of its own.
+"""Two thousand steps of two replicas on partly bad data, in a separate process.
 
     KERAS_BACKEND=tensorflow python -m tests.faults.soak_program [STEPS]
 
-Prints what became of it as JSON.
+Prints the results as JSON.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from tests.support.models import make_model
 
 REPLICAS, ROWS = 2, 4
 FAULTS = ("none", "nan", "infinity", "huge", "zero")
-# Four batches in five are as they should be.
+# Four batches in five are good.
 SHARES = (0.8, 0.05, 0.05, 0.05, 0.05)
 SKIPPED = ("nan", "infinity")
 
@@ -46,7 +46,7 @@ def spoil(fault: str, replica: int, inputs: np.ndarray, targets: np.ndarray) -> 
     elif fault == "infinity":
         targets[replica, 0] = np.inf
     elif fault == "huge":
-        # Its square is out of range, its gradient is not: clipped, and applied.
+        # Its square is out of range, but not its gradient: it is clipped and applied.
         targets[replica] = 1e30
     elif fault == "zero":
         inputs[replica], targets[replica] = 0.0, 0.0
@@ -87,7 +87,7 @@ class Run:
         )
 
     def digest(self) -> str:
-        """Of weights, moments, iterations and the clippers' state, bit by bit."""
+        """Return a digest of all bits of weights, moments, iterations and the clippers' state."""
         optimizer = self.optimizer
         variables = [*self.model.weights, *optimizer.inner_optimizer.variables]
         variables += optimizer.clipper.variables
@@ -107,7 +107,7 @@ def peak_memory() -> int:
 
 
 def soak(steps: int) -> dict[str, Any]:
-    """Train on all batches, and once more without those that are skipped."""
+    """Train on all batches, and once more without the skipped ones."""
     run, only_good = (Run(strategy) for strategy in [mirrored_strategy(REPLICAS)] * 2)
     first_loss, warm = run.loss(), steps // 4
     data = batches(steps)

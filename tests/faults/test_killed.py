@@ -38,7 +38,7 @@ def lines_of(process):
 
 
 def run_until_killed(folder, steps):
-    """Kill it some steps after it began, wherever it is then; its digest if it ends first."""
+    """Kill it some steps after its start; return its digest if it ends first."""
     process = start(folder)
     try:
         found = list(_until(process, steps))
@@ -64,7 +64,7 @@ def test_killed_runs_end_as_the_one_that_was_not(tmp_path):
     whole = run_until_killed(tmp_path / "whole", None)
     assert whole is not None
     chosen, kills = random.Random(5), 0
-    # So short that the kills come before the end; some so short that a checkpoint is missed.
+    # Short enough that kills come before the end; some miss a checkpoint.
     longest = max(3, 2 * STEPS // max(KILLS, 4))
     while (final := run_until_killed(tmp_path / "killed", chosen.randint(1, longest))) is None:
         kills += 1

@@ -22,5 +22,5 @@ def test_soak():
     assert found["finite"]
     assert found["loss"][1] < 0.5 * found["loss"][0]
     assert found["identical_to_good_batches_only"]
-    # Of three quarters of the steps: no tensor of any step is kept.
+    # Growth over three quarters of the steps: no tensor of any step is kept.
     assert found["memory_growth"] < 8 * 2**20

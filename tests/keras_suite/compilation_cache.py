@@ -1,4 +1,4 @@
-"""Time: one compilation of what Keras's eager JAX tests compile again at every step."""
+"""A cache of programs that Keras's eager JAX tests would compile again at every step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

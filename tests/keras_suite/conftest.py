@@ -8,12 +8,12 @@ import pytest
 from .compilation_cache import jax_compilation_cache
 from .shipped_files import shipped_test_files
 
-# `test_shipped_files` asserts for which versions of Keras there is nothing to run.
+# `test_shipped_files` asserts which versions of Keras have nothing to run.
 collect_ignore = [] if shipped_test_files() else ["test_suite_can_fail.py"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the one marker of Keras's own that its optimizer tests use."""
+    """Register the only marker of Keras that its optimizer tests use."""
     config.addinivalue_line(
         "markers", "requires_trainable_backend: of Keras; true for all three backends"
     )
@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make endurance` what JAX compiles for minutes, operation by operation."""
+    """Leave to `make endurance` the tests that JAX compiles for minutes, operation by operation."""
     if keras.config.backend() != "jax":
         return
     for item in items:

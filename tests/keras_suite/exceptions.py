@@ -1,6 +1,6 @@
 """The Keras tests that cannot pass with a wrapped optimizer, each with the reason.
 
-A listed test has to fail, and in the way that is listed; without the wrapper it has to pass.
+A listed test has to fail in the listed way. Without the wrapper it has to pass.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Failure:
     """Why a test fails with a wrapped optimizer, and how.
 
     Attributes:
-        reason: what of the inner object the test looks into.
-        error: the type of what is raised, or several.
-        message: regular expression that is found in the message.
+        reason: the part of the inner object that the test reads.
+        error: the type of the error, or several.
+        message: regular expression, searched in the message.
     """
 
     reason: str

@@ -1,4 +1,4 @@
-"""What is asserted around each of Keras's tests when optimizers are wrapped."""
+"""The assertions around each of Keras's tests when optimizers are wrapped."""
 
 import functools
 import unittest
@@ -17,7 +17,7 @@ TestMethod = Callable[[unittest.TestCase], Any]
 def add_expectations(
     name: str, test_class: type[unittest.TestCase], bare_class: type[unittest.TestCase]
 ) -> None:
-    """Add to every test of `test_class` what is expected of it.
+    """Add the expectations to every test of `test_class`.
 
     A listed test has to fail as listed. Any other has to pass, with its optimizers wrapped
     and every update of theirs clipped.

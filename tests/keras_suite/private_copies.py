@@ -38,7 +38,7 @@ def _is_test_class(value: Any, module: ModuleType) -> bool:
 
 
 class _Import:
-    """Stands for `__import__`; what comes from inside Keras is seen through a view."""
+    """Stands for `__import__`; the tests see imports from inside Keras through a view."""
 
     def __init__(self, decision: Decision) -> None:
         self._decision = decision

@@ -1,4 +1,4 @@
-"""Running one Keras test by itself, with its outcome as a value."""
+"""Run one Keras test by itself, and return its outcome."""
 
 import unittest
 import warnings

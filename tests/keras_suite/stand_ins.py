@@ -1,4 +1,4 @@
-"""What a Keras test gets in place of an optimizer class: one whose optimizers are wrapped."""
+"""Stand-ins that Keras tests get instead of optimizer classes: they wrap the optimizers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ def multi_optimizer_as_a_whole(optimizer_class: type) -> bool:
 
 
 def stand_in_for(value: Any, decision: Decision) -> Any:
-    """Return what a Keras test gets when it imports `value`: mostly `value`."""
+    """Return the object that a Keras test gets when it imports `value`: mostly `value`."""
     if value is keras.optimizers.get:
         return _get
     if value is LossScaleOptimizer:
@@ -46,7 +46,7 @@ def stand_in_for(value: Any, decision: Decision) -> Any:
 
 def _wrapped(make: Callable[[], Any]) -> ClippedOptimizer:
     tally.current.requests += 1
-    # Keras's tests of sparse gradients let nobody assign to more than a scalar by itself, which
+    # Keras's tests of sparse gradients forbid assignments of more than a scalar by itself, which
     # is how JAX writes a row.
     size = 0 if keras.config.backend() == "jax" else 10_000
     wrapper = ClippedOptimizer(make(), max_norm=NEVER_REACHED, history_size=size)
@@ -57,7 +57,7 @@ def _wrapped(make: Callable[[], Any]) -> ClippedOptimizer:
 class _WrappingClass:
     """Called like the class it stands for, it returns a wrapped optimizer.
 
-    `isinstance` answers as it does for a user: a wrapped SGD is no SGD.
+    `isinstance` answers as for a user: a wrapped SGD is not an SGD.
     """
 
     def __init__(self, optimizer_class: type) -> None:

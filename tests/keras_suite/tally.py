@@ -1,4 +1,4 @@
-"""Counts of what happens in a test, taken without changing it."""
+"""Counts of the events in a test, without changes of the test."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,13 +15,13 @@ _UPDATE = "_backend_update_step"
 
 @dataclass
 class Tally:
-    """Numbers of events while it was counting.
+    """Numbers of events during a count.
 
     Attributes:
-        requests: calls of a stand-in, also those that Keras refused.
+        requests: calls of a stand-in, also calls that Keras refused.
         wrappers: optimizers that were wrapped.
         clips: gradients that went through a `ClippedOptimizer`, one for each update.
-        updates: updates that Keras's optimizers did, by whatever way they were asked.
+        updates: updates by Keras's optimizers, however they were called.
     """
 
     requests: int = 0
@@ -36,7 +36,7 @@ current = Tally()
 
 @contextmanager
 def counting() -> Iterator[Tally]:
-    """Count in a tally of its own what the body does."""
+    """Count the events of the body in a separate tally."""
     global current
     before, current = current, Tally()
     # On torch Keras loads the classes that update with the first optimizer.
@@ -69,7 +69,7 @@ def _counting_updates(original: Callable[..., Any]) -> Callable[..., Any]:
     def update(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
         before = current.updates
         result = original(optimizer, *args, **kwargs)
-        # Once, also where the method of a subclass calls that of its base, as Nadam's does.
+        # Count once, also if the method of a subclass calls that of its base, as Nadam's does.
         current.updates = before + 1
         return result
 

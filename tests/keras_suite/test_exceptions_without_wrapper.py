@@ -1,4 +1,4 @@
-"""The tests listed as exceptions pass without the wrapper, so that it is what they fail for."""
+"""The tests listed as exceptions pass without the wrapper, so the wrapper makes them fail."""
 
 import unittest
 

@@ -1,6 +1,6 @@
 """Every optimizer test of Keras, with each optimizer wrapped at a threshold never reached.
 
-`expectations` says what is asserted around a test, `exceptions` which of them fail and why.
+`expectations` has the assertions around a test. `exceptions` lists the tests that fail, and why.
 """
 
 import unittest

@@ -1,4 +1,4 @@
-"""What there is to run: it depends on the wheel of Keras."""
+"""The tests to run depend on the wheel of Keras."""
 
 import unittest
 

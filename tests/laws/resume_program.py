@@ -1,6 +1,6 @@
 """Train, save, and go on in a new process: `python -m tests.laws.resume_program FOLDER`.
 
-Loads every case that was saved in FOLDER, trains on, and prints a digest of all weights and
+Loads every saved case in FOLDER, trains on, and prints a digest of all weights and
 optimizer variables of each. One process for all of them: most of its time is imports.
 """
 
@@ -103,14 +103,14 @@ FORMATS = {"keras": KerasFile, "weights": WeightsFile, "checkpoint": Checkpoint}
 
 
 def digest(model):
-    """Of every bit of weights and optimizer, and the last norm to read in a failure."""
+    """Return a digest of all bits of weights and optimizer, and the last norm for an error."""
     arrays = [*model.get_weights(), *(v.numpy() for v in model.optimizer.variables)]
     bits = hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()
     return f"{bits} clipped {float(model.optimizer.grad_norm.numpy())}"
 
 
 def storage_for(case, folder):
-    """Where a case, a format and a kind of optimizer, is kept."""
+    """Return the place of a case: a format and a kind of optimizer."""
     format_name, kind = case
     own_folder = Path(folder) / f"{format_name}-{kind}"
     own_folder.mkdir(exist_ok=True)
@@ -118,7 +118,7 @@ def storage_for(case, folder):
 
 
 def resumed(case, folder):
-    """Digest of a run that goes on from what was saved."""
+    """Return the digest of a run that resumes from a file."""
     model = storage_for(case, folder).resume()
     train(model)
     return digest(model)

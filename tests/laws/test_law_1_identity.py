@@ -48,7 +48,7 @@ def _trained(optimizer) -> list[np.ndarray]:
 
 
 def _op_by_op():
-    """JAX would compile Keras's branches anew at every uncompiled micro-batch: 2 s each.
+    """JAX would compile Keras's branches again at every uncompiled micro-batch: 2 s each.
 
     With every option at once they are compiled in `test_compiled_step`.
     """
@@ -59,7 +59,7 @@ def _op_by_op():
     return jax.disable_jit()
 
 
-# JAX compiles each operation by itself then, and hardly anybody trains like that.
+# JAX then compiles each operation by itself, and few users train like that.
 NAMES_UNCOMPILED = [
     pytest.param(name, marks=[pytest.mark.endurance])
     if keras.config.backend() == "jax" and name not in FEW
@@ -88,7 +88,7 @@ def _trained_compiled(optimizer) -> list[np.ndarray]:
     "name", ["Adam", *(pytest.param(n, marks=pytest.mark.endurance) for n in FEW if n != "Adam")]
 )
 def test_each_option_by_itself(name, option):
-    """Keras applies options in the class that all optimizers share: few stand for them."""
+    """Keras applies options in the common base class, so few optimizers stand for all."""
     make = maker(name, **OPTIONS[option])
     assert_identical(_trained(ClippedOptimizer(make(), NEVER_REACHED)), _trained(make()))
 
@@ -110,7 +110,7 @@ def test_observe_only_is_identical_too(name):
     assert_identical(_trained(ClippedOptimizer(make(), float("inf"))), _trained(make()))
 
 
-# Those whose update is of the usual kind are compiled with all options only.
+# Optimizers with a usual update are compiled with all options only.
 PLAIN = [n if n in FEW else pytest.param(n, marks=pytest.mark.endurance) for n in NAMES]
 
 
@@ -127,8 +127,8 @@ def test_compiled_step_with_all_options(name, backend):
 def compare_compiled(name, options, backend):
     make = maker(name, **options)
     wrapped = ClippedOptimizer(make(), NEVER_REACHED)
-    # The XLA that goes with Keras 3.8, jaxlib 0.4.38, fuses Nadam otherwise where the gradient
-    # has a second reader; uncompiled, and with today's XLA, it is identical.
+    # If the gradient has a second reader, the XLA of Keras 3.8, jaxlib 0.4.38, fuses Nadam
+    # differently. Uncompiled, and with today's XLA, it is identical.
     is_rounded = backend == "jax" and name == "Nadam" and not keras_has("MultiOptimizer")
     compare = assert_close if is_rounded else assert_identical
     compare(_trained_compiled(wrapped), _trained_compiled(make()))
@@ -139,8 +139,8 @@ def compare_compiled(name, options, backend):
 def test_compiled_step_with_loss_scale(name, backend):
     """On JAX, XLA fuses the division by the scale into the bare update and rounds it there.
 
-    Reading the divided gradients for their norm, whoever does it, ends that fusion: the last
-    bits may differ. Uncompiled they do not, see `test_all_options_of_each_optimizer`.
+    Every read of the divided gradients for a norm ends that fusion, so the last bits may differ.
+    Uncompiled they do not differ: see `test_all_options_of_each_optimizer`.
     """
     make = maker(name, loss_scale_factor=7.0)
     wrapped = ClippedOptimizer(make(), NEVER_REACHED)

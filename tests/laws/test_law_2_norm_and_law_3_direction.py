@@ -1,4 +1,4 @@
-"""Laws 2 and 3: what reaches the update has norm min(norm, max_norm) and the same direction."""
+"""Laws 2 and 3: clipped gradients have norm min(norm, max_norm) and the same direction."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from tests.support.optimizers import NAMES, maker
 
 
 def applied(gradients, max_norm, dtype="float32"):
-    """The step of SGD with learning rate 1 from zero: minus the gradients it was given."""
+    """Return the gradients that SGD subtracts at learning rate 1, and the norm before."""
     variables = [keras.Variable(np.zeros(np.shape(g)), dtype=dtype) for g in gradients]
     optimizer = ClippedOptimizer(keras.optimizers.SGD(1.0), max_norm)
     optimizer.apply(as_tensors(gradients), variables)
@@ -35,7 +35,7 @@ def test_any_magnitude(magnitude):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_global_clipnorm_on_dense_float32(name):
-    """On one device and ordinary magnitudes the built-in is right, and so the reference."""
+    """On one device and at ordinary magnitudes Keras's own clip is right, and is the reference."""
     ours, builtin = make_variables(), make_variables()
     stream = gradient_stream(6)
     norms = [reference.global_norm(gradients) for gradients in stream]

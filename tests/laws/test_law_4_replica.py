@@ -1,4 +1,4 @@
-"""Law 4: N replicas give what one device gives on the same global batch, clip active."""
+"""Law 4: N replicas equal one device on the same global batch, with an active clip."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ def test_two_unequal_replicas_equal_one_device(strategy, name):
     assert_close([mirrored.optimizer.grad_norm.numpy()], [single.optimizer.grad_norm.numpy()])
 
 
-# In `make test` tests/distribution has them, too: with accumulation, and in a loop of its own.
+# In `make test`, tests/distribution has them too: with accumulation, and in a custom loop.
 @pytest.mark.endurance
 def test_every_clipper_and_the_projection_of_weights(strategy):
     def make():

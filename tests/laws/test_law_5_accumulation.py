@@ -1,4 +1,4 @@
-"""Law 5: k micro-batches give what one batch k times as large gives, clipped once."""
+"""Law 5: k micro-batches equal one batch that is k times as large, clipped once."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def averaged(stream):
     ]
 
 
-# The accumulation is the same for all: one stands for them.
+# The accumulation is the same for all, so one is enough.
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize(
     "name",

@@ -1,4 +1,4 @@
-"""Law 6: loss scaling changes nothing that is not rounding; thresholds are in true units."""
+"""Law 6: loss scaling changes only the rounding; thresholds are in true units."""
 
 import keras
 import numpy as np
@@ -106,7 +106,7 @@ def test_float64_variables():
     if keras.config.backend() == "jax":
         import jax
 
-        # Off by default, and on or off for the life of a process.
+        # It is off by default, and cannot change during a process.
         assert not jax.config.jax_enable_x64
         return
     keras.config.set_floatx("float64")

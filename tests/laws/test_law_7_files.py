@@ -1,4 +1,4 @@
-"""Law 7: a file loads whatever has become trainable since, and state that fits comes back."""
+"""Law 7: a file loads even if other variables are trainable now, and restores state that fits."""
 
 import warnings
 
@@ -82,7 +82,7 @@ def test_state_that_does_not_fit_is_named_in_one_warning(tmp_path):
     messages = [str(w.message) for w in caught if "A part of the state" in str(w.message)]
     assert len(messages) == 1
     assert "['clipper.gamma']" in messages[0]
-    # The rest came back.
+    # The rest is restored.
     assert int(again.optimizer.clipper.count.numpy()) == 2
     np.testing.assert_array_equal(
         again.optimizer.history["grad_norm"], made.optimizer.history["grad_norm"]
@@ -91,7 +91,7 @@ def test_state_that_does_not_fit_is_named_in_one_warning(tmp_path):
 
 @pytest.mark.parametrize("inner", ["adam", "sgd"])
 def test_weights_of_one_optimizer_in_another_are_a_warning(inner, tmp_path):
-    """Of three variables the wrapper saved as many keys as Adam has, and loading raised."""
+    """With three variables the wrapper once saved as many keys as Adam, and loading raised."""
     layers = [keras.Input((5, 2)), keras.layers.LSTM(3)]
     saved, loaded = (
         keras.Sequential(layers),

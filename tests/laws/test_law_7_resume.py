@@ -1,4 +1,4 @@
-"""Law 7: save, load in a new process, continue: bit-identical to never having stopped."""
+"""Law 7: save, load in a new process, continue: bit-identical to a run without a stop."""
 
 import os
 import subprocess
@@ -27,13 +27,13 @@ if keras.config.backend() == "tensorflow":
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What this process is going to save."""
+    """Return the folder of the cases that this process saves."""
     return tmp_path_factory.mktemp("resume")
 
 
 @pytest.fixture(scope="module")
 def never_stopped(folder, request):
-    """Digests of the runs that saved halfway, and went on: of the cases that were asked for."""
+    """Return the digests of the requested cases: they save halfway and go on."""
     here = [item for item in request.session.items if item.fspath == request.node.fspath]
     cases = [item.callspec.params["case"] for item in here]
     return {"-".join(case): resume_program.never_stopped(case, folder) for case in cases}
@@ -41,7 +41,7 @@ def never_stopped(folder, request):
 
 @pytest.fixture(scope="module")
 def resumed(folder, never_stopped):
-    """Digests of a new process that went on from what the others saved."""
+    """Return the digests of a new process that resumed from the saved files."""
     result = subprocess.run(
         [sys.executable, "-m", "tests.laws.resume_program", str(folder)],
         cwd=ROOT,

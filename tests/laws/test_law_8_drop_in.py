@@ -1,4 +1,4 @@
-"""Law 8: whatever runs with the bare optimizer runs with the wrapper."""
+"""Law 8: everything that runs with the bare optimizer runs with the wrapper."""
 
 import copy
 import pickle
@@ -42,7 +42,7 @@ class TestFit:
     @pytest.mark.filterwarnings("ignore::FutureWarning:torch")
     def test_ways_to_run_a_step(self, arguments):
         if backend_is == "torch" and "steps_per_execution" in arguments:
-            # Keras itself: the bare optimizer has it no better.
+            # Keras itself: the bare optimizer does no better.
             with pytest.raises(ValueError, match="`steps_per_execution` must be 1"):
                 fit(make_model("sgd", **arguments))
             return
@@ -55,7 +55,7 @@ class TestFit:
         fit(bare)
         fit(wrapped)
         assert_identical(wrapped.get_weights(), bare.get_weights())
-        # The same model goes on, its step as compiled: that takes long.
+        # The same model goes on with its compiled step: this takes long.
         builtin = make_model(maker("SGD momentum", global_clipnorm=ACTIVE)())
         builtin.optimizer.build(builtin.trainable_variables)
         builtin.set_weights(bare.get_weights())
@@ -84,7 +84,7 @@ class TestFit:
         assert_identical(wrapped.get_weights(), bare.get_weights())
 
     def test_a_second_fit_with_moving_averages(self):
-        """Fails in Keras itself on JAX; where the bare optimizer can, the wrapper can."""
+        """Fails in Keras itself on JAX; if the bare optimizer can, the wrapper can."""
         outcomes = []
         for model in both(maker("SGD", use_ema=True)):
             fit(model, epochs=1)
@@ -432,7 +432,7 @@ class TestSerialization:
 
     @pytest.mark.parametrize("kind", ["m.weights.h5", "m.keras"])
     def test_the_bare_optimizers_file_and_the_wrappers_are_one(self, kind, tmp_path):
-        """Moments and counters go where they belong, in either direction."""
+        """Moments and counters load into the right variables, in either direction."""
         for first, second in [("adam", ClippedOptimizer), (ClippedOptimizer, "adam")]:
             saved, loaded = (
                 make_model(make if isinstance(make, str) else make("adam"))

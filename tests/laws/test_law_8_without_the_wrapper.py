@@ -1,4 +1,4 @@
-"""Law 8: nothing of the wrapper stays on the optimizer inside."""
+"""Law 8: nothing of the wrapper stays on the wrapped optimizer."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def adam(**options):
 @pytest.mark.parametrize("accumulation", [None, 2])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_inner_optimizer_goes_on_by_itself(options, accumulation):
-    """Bit for bit the bare optimizer with its moments, in the midst of an accumulation as well."""
+    """Bit for bit the bare optimizer with its moments, also during an accumulation."""
     inner = adam(gradient_accumulation_steps=accumulation)
     variables = make_variables()
     apply_all(ClippedOptimizer(inner, **OPTIONS[options]), variables, gradient_stream(3))
@@ -58,7 +58,7 @@ def test_another_wrapper_goes_on_with_the_moments():
 
 
 class OwnApply(keras.optimizers.SGD):
-    """Does not come to Keras's update step."""
+    """An optimizer that does not reach Keras's update step."""
 
     def apply(self, grads, trainable_variables=None):
         for gradient, variable in zip(grads, trainable_variables, strict=True):
@@ -101,7 +101,7 @@ def test_a_variable_listed_twice_takes_both_steps(nonfinite):
 
 
 def test_state_of_the_same_name_is_saved_apart():
-    """A threshold named as the wrapper's own, and a member's state named as its map's."""
+    """A threshold has the name of the wrapper's own, and a member's state that of its map's."""
     from keras_clip import Clipper, ClipperMap, Threshold
 
     class Mine(Clipper):

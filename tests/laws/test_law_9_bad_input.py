@@ -1,4 +1,4 @@
-"""Law 9: a wrong argument raises at construction, says what was given, and what is accepted."""
+"""Law 9: a wrong argument raises at construction; the error has the given and accepted values."""
 
 import math
 
@@ -48,7 +48,7 @@ def test_a_number_cannot_become_a_schedule_once_steps_are_compiled():
     decay = keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.5)
     for first, second in ((1.0, decay), (decay, 1.0)):
         optimizer = ClippedOptimizer("sgd", 2.0)
-        optimizer.max_norm = first  # before it is built, anything goes
+        optimizer.max_norm = first  # before the build, every value is accepted
         optimizer.build(make_variables())
         with pytest.raises(TypeError, match="once the optimizer is built"):
             optimizer.max_norm = second
@@ -79,7 +79,7 @@ def test_unknown_name():
 @pytest.mark.parametrize("argument", ["clipnorm", "clipvalue", "global_clipnorm"])
 @pytest.mark.parametrize("value", [1.0, -1.0, 0.0])
 def test_inner_optimizer_that_clips_by_itself(argument, value):
-    """Keras takes -1.0 and ignores it; nobody who writes it means that."""
+    """Keras accepts -1.0 and ignores it, which no user wants."""
     with pytest.raises(ValueError, match=rf"clips by itself: {argument}={value}.*max_norm"):
         ClippedOptimizer(keras.optimizers.SGD(**{argument: value}))
 

@@ -1,4 +1,4 @@
-"""Law 9: configs and assignments take what the constructor takes; the rest says what to write."""
+"""Law 9: configs and assignments take all that the constructor takes; errors show a fix."""
 
 import json
 

@@ -20,11 +20,11 @@ from tests.support.optimizers import keras_has
 AXES = {"kernel": 0, "depthwise_kernel": (0, 1)}
 CLIPPERS = {
     "global norm": lambda: None,
-    # They read the weights, which decay and bounds change.
+    # These read the weights, which decay and bounds change.
     "adaptive": lambda: AdaptiveGradientClipping(0.05, axes=AXES),
     "adaptive in a map": lambda: ClipperMap(AdaptiveGradientClipping(0.05, axes=AXES)),
 }
-# None of these has anything to do: no bound is reached, and every gradient is finite.
+# All of these are idle: no bound is reached, and every gradient is finite.
 POLICIES = ("propagate", "zero", "raise", "skip")
 OPTIONS = [
     [{"nonfinite": policy} for policy in POLICIES],
@@ -77,7 +77,7 @@ def test_finite_gradients_end_alike_whatever_is_to_happen_to_others(clipper, dec
     for parts in itertools.product(*OPTIONS):
         options = {name: value for part in parts for name, value in part.items()}
         if "skip_above" in options and clipper != "global norm":
-            continue  # AGC has no threshold of one norm for it to be a multiple of
+            continue  # AGC has no threshold for one norm, which `skip_above` multiplies
         steps, several = next(kinds)
         found = weights_of(make(clipper, decay, steps, several, **options), steps or 1)
         assert_identical(found, expected)

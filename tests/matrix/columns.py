@@ -1,4 +1,4 @@
-"""What is done in each column, and what must have come of it."""
+"""The training of each column, and its checks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,16 +20,16 @@ from tests.matrix.problem import (
     start,
 )
 
-# Odd, so that nothing which repeats ends there.
+# Odd, so that nothing periodic ends there.
 STOP = 3
 
 
 class Column(NamedTuple):
-    """`run` trains, with the wrapper or without; `check` raises if it came out wrong."""
+    """`run` trains, with the wrapper or without; `check` raises if the result is wrong."""
 
     run: Any
     check: Any
-    # Of what no wrapper is needed for.
+    # For results that need no wrapper.
     check_bare: Any = None
 
 
@@ -52,7 +52,7 @@ def check_training(place: Place, course: Course) -> None:
 def compare(
     place: Place, course: Course, given: list[Batch], accumulate: int | None = None
 ) -> None:
-    """Weights, norms and momentum with those of one device on `given`, joined by `accumulate`."""
+    """Compare weights, norms and momentum with one device on `given`, joined by `accumulate`."""
     expected = reference(joined(given, accumulate or 1), place.strategy.momentum)
     rtol = place.precision.rtol
     assert course.updates == expected.updates, (course.updates, expected.updates)
@@ -83,7 +83,7 @@ def assert_near(found: Sequence[Any], right: Sequence[Any], rtol: float, what: s
 
 
 def check_first_step(place: Place, course: Course) -> None:
-    """Its length is that of the clipped gradient: exactly, whatever the gradient was rounded to."""
+    """The step is exactly as long as the clipped gradient, however the gradient was rounded."""
     expected = LEARNING_RATE * min(course.norms[0], MAX_NORM)
     np.testing.assert_allclose(first_step(course), expected, rtol=place.precision.step_rtol)
 
@@ -118,7 +118,7 @@ def skip(place: Place) -> Course:
 
 
 def check_skip(place: Place, course: Course) -> None:
-    """As if the batch had never come; a LossScaleOptimizer outside skips it itself."""
+    """The batch leaves no trace; a LossScaleOptimizer outside skips it itself."""
     weights = course.weights.pop(SPOILT_STEP)
     np.testing.assert_array_equal(weights, course.weights[SPOILT_STEP - 1])
     norm = course.norms.pop(SPOILT_STEP)
@@ -143,7 +143,7 @@ def resume(place: Place) -> Any:
 
 
 def adaptive() -> dict[str, Any]:
-    """A clipper with much to remember."""
+    """A clipper with much state."""
     return {"max_norm": None, "clipper": ["auto_clip", "clip_by_global_norm"]}
 
 

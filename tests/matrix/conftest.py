@@ -1,4 +1,4 @@
-"""The evidence for cells, found once for all rows that share processes; and its record."""
+"""The results of cells, made once for all rows that share processes, and their record."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from benchmarks import training_matrix
 from benchmarks.environment import versions
 from tests.matrix.launch import Wanted, evidence
 
-# Enough to find an error by.
+# Enough to find an error.
 LONGEST = 160
 
 
@@ -26,7 +26,7 @@ def pytest_configure(config):
 
 
 class Recorder:
-    """Writes what came of each cell, failures included."""
+    """Writes the result of each cell, also a failure."""
 
     def __init__(self, path):
         self.path = path
@@ -47,7 +47,7 @@ class Recorder:
 
 @pytest.fixture(scope="session")
 def evidence_of(request):
-    """Runs a row's processes when the first of its cells asks, for all cells that were chosen."""
+    """Runs a row's processes for all chosen cells when the first cell asks."""
     found: dict[Any, Any] = {}
 
     def of_cell(row, column):
@@ -62,7 +62,7 @@ def found_for(wanted: Wanted) -> dict[Any, Any]:
     try:
         return evidence(wanted)
     except Exception as error:
-        # Of all their cells at once: each would start the processes again.
+        # Run all their cells at once: each would start the processes again.
         nothing = {"wrapped": f"{type(error).__name__}: {error}", "bare": None}
         return {(row, column): nothing for row, columns in wanted.items() for column in columns}
 
@@ -78,7 +78,7 @@ def chosen_with(row, items) -> Wanted:
 
 
 def one_line(error: str) -> str:
-    """What an error says, without colors, values and Keras's word on where it arose."""
+    """Return the text of an error, without colors, values and Keras's note on its place."""
     text = re.sub(r"\x1b\[\d+m", "", error)
     text = re.sub(r"Exception encountered when calling \S+\s+", "", text)
     text = " ".join(re.sub(r"\{.*\}", "{...}", text, flags=re.DOTALL).split())

@@ -1,4 +1,4 @@
-"""Starts the processes that rows ask for, and collects what they found."""
+"""Starts the processes of rows, and collects their results."""
 
 import json
 import socket
@@ -9,12 +9,12 @@ from tests.distribution.processes import results_of
 from tests.matrix.rows import Row
 
 Wanted = dict[Row, list[str]]
-# Of a child with many rows on a busy machine.
+# For a child with many rows on a busy machine.
 SECONDS = 900
 
 
 def evidence(wanted: Wanted) -> dict[tuple[Row, str], dict[str, str | None]]:
-    """Errors, with the wrapper and without, of columns of rows that share their processes."""
+    """Return errors, with the wrapper and without, of the columns of rows that share processes."""
     row, *_ = wanted
     assert {other.launch for other in wanted} == {row.launch}
     environment = dict(row.environment)
@@ -28,7 +28,7 @@ def evidence(wanted: Wanted) -> dict[tuple[Row, str], dict[str, str | None]]:
 
 
 def joined(wanted: Wanted, processes: list[Any]) -> dict[tuple[Row, str], Any]:
-    """A cell fails where it fails in one of the processes."""
+    """A cell fails if it fails in one of the processes."""
     found: dict[tuple[Row, str], Any] = {}
     for place, (row, columns) in enumerate(wanted.items()):
         for column in columns:
@@ -41,7 +41,7 @@ def joined(wanted: Wanted, processes: list[Any]) -> dict[tuple[Row, str], Any]:
 
 
 def addresses(number: int) -> list[str]:
-    """Ports that nobody listens on; all are held until all are chosen, so that they differ."""
+    """Return free ports; all are held until all are chosen, so that they differ."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:

@@ -18,11 +18,11 @@ LossScale = keras.optimizers.LossScaleOptimizer
 
 
 class Place:
-    """Makes models there, trains them, and says what came of it.
+    """Makes models there, trains them, and returns the results.
 
     Args:
         strategy: how training is distributed.
-        precision: what is computed in; in use.
+        precision: of the computation; already in use.
         clipped: whether the optimizer is wrapped.
         builtin: instead, whether Keras clips by itself.
     """
@@ -67,11 +67,11 @@ class Place:
         return model
 
     def run(self, way: str, given: Sequence[Batch], **options: Any) -> Course:
-        """What `way`, `fit` or `loop`, comes to."""
+        """Return the result of `way`, which is `fit` or `loop`."""
         return self.observed(self.make(**options), way, given)
 
     def observed(self, model: Any, way: str, given: Sequence[Batch]) -> Course:
-        """Train a model and look at it after each batch."""
+        """Train a model and record it after each batch."""
         seen: list[Any] = []
         train: Callable[..., None] = getattr(self.strategy, way)
         train(model, given, lambda model: seen.append(self.look_at(model)))
@@ -88,7 +88,7 @@ class Place:
         )
 
     def look_at(self, model: Any) -> tuple[np.ndarray, float, np.ndarray]:
-        """Weights, norm, and what Keras sets to the gradient itself."""
+        """Record weights, the norm, and variables that Keras sets to the gradient itself."""
         clipping, _, _ = self.optimizers(model)
         norm = float(clipping.grad_norm.numpy()) if clipping else 0.0
         return self.weights(model, False), norm, self.weights(model, True)
@@ -105,7 +105,7 @@ class Place:
         return flat([momentum.numpy() for v, momentum in pairs if not is_overwritten(v)])
 
     def optimizers(self, model: Any) -> tuple[Any, Any, float | None]:
-        """The wrapper, if there is one, the innermost, and the scale of the loss."""
+        """Return the wrapper, if any, the innermost optimizer, and the scale of the loss."""
         optimizer, scale = model.optimizer, None
         if isinstance(optimizer, LossScale):
             scale = float(optimizer.dynamic_scale.numpy())
@@ -120,7 +120,7 @@ class Place:
         return of_model | {name(v): np.array(v.numpy()) for v in model.optimizer.variables}
 
     def resumed(self, way: str, given: Sequence[Batch], stop: int, **options: Any) -> Any:
-        """A model that was saved after `stop` batches and loaded before the others."""
+        """Return a model that was saved after `stop` batches and loaded before the next."""
 
         def make() -> Any:
             return self.make(**options)
@@ -134,7 +134,7 @@ class Place:
 
 
 def name(variable: Any) -> str:
-    """Its path, without the model's name, which Keras leaves out of a loaded one, and counts."""
+    """Return its path without counts and the model's name, which a loaded model lacks."""
     return re.sub(r"network[/_]|_\d+(?=/|$)", "", variable.path)
 
 

@@ -18,7 +18,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 def batches(spoilt_step: int | None = None) -> list[Batch]:
-    """Rows of unequal size, so that no two replicas see the same.
+    """Return rows of unequal size, so that no two replicas see the same.
 
     Small enough for gradients in float16, times the 2**15 that Keras begins to scale losses with.
     """
@@ -26,7 +26,7 @@ def batches(spoilt_step: int | None = None) -> list[Batch]:
     scale = np.tile(np.linspace(0.2, 1.4, BATCH), STEPS)[:, None]
     inputs = generator.normal(size=(BATCH * STEPS, 4)) * scale
     targets = np.tanh(inputs).sum(axis=1, keepdims=True)
-    # As float16 holds them, so that no precision trains on other data.
+    # Rounded to float16, so that every precision trains on the same data.
     rounded = [np.float32(np.float16(array)) for array in (inputs, targets)]
     found = [tuple(np.split(array, STEPS)) for array in rounded]
     if spoilt_step is not None:
@@ -43,16 +43,16 @@ def start() -> list[np.ndarray]:
 
 @dataclass
 class Course:
-    """What a run came to: one entry of each list for each batch."""
+    """The results of a run: one entry of each list for each batch."""
 
     weights: list[np.ndarray]
     norms: list[float]
     velocity: np.ndarray
     updates: int
     skipped: int = 0
-    # Of a LossScaleOptimizer outside.
+    # The scale of a LossScaleOptimizer outside.
     scale: float | None = None
-    # What Keras sets to the "gradient" itself, after each batch.
+    # The variables that Keras sets to their "gradient", after each batch.
     overwritten: list[np.ndarray] = field(default_factory=list)
 
 
@@ -62,7 +62,7 @@ def flat(arrays: Sequence[Any]) -> np.ndarray:
 
 
 def gradients(weights: list[np.ndarray], inputs: np.ndarray, targets: np.ndarray) -> list[Any]:
-    """Of the mean squared error."""
+    """Return the gradients of the mean squared error."""
     kernel, bias, output_kernel, output_bias = weights
     hidden = np.tanh(inputs @ kernel + bias)
     error = 2 * (hidden @ output_kernel + output_bias - targets) / len(inputs)
@@ -88,13 +88,13 @@ def reference(given: Sequence[Batch], momentum: float = MOMENTUM) -> Course:
 
 
 def joined(given: Sequence[Batch], size: int) -> list[Batch]:
-    """Each `size` batches as one."""
+    """Join each `size` batches into one."""
     groups = [given[at : at + size] for at in range(0, len(given), size)]
     return [tuple(np.concatenate(part) for part in zip(*group, strict=True)) for group in groups]
 
 
 def losses(course: Course, given: Sequence[Batch]) -> list[float]:
-    """Of all data before training and after each batch."""
+    """Return the loss of all data before training and after each batch."""
     inputs, targets = (np.concatenate(part) for part in zip(*given, strict=True))
     found = []
     for weights in (flat(start()), *course.weights):

@@ -19,7 +19,7 @@ from tests.matrix.precisions import FLOAT32, PRECISIONS
 
 
 def errors_of(strategy: Any, precision: Any, column: str) -> dict[str, str | None]:
-    """Why the check of a column fails, and where that is no failed check, what Keras says alone."""
+    """Return the error of a column with the wrapper, and that of the bare optimizer."""
     run, check, check_bare = COLUMNS[column]
     clipped, bare = (Place(strategy, precision, with_wrapper) for with_wrapper in (True, False))
     error = error_of(lambda: check(clipped, run(clipped)))

@@ -18,10 +18,10 @@ class Row:
         strategy: its name in the backend's module of strategies.
         precision: its name in `precisions`.
         processes: how many run it together.
-        environment: what they need before they start.
+        environment: variables that they need before they start.
         alone: whether no other row runs in its processes.
         unsupported: columns in which the bare optimizer raises.
-        refused: columns in which the wrapper says that it cannot do it there.
+        refused: columns in which the wrapper raises that it cannot do it there.
         not_tried: why no column was tried.
     """
 
@@ -43,7 +43,7 @@ class Row:
         return f"{TITLES[self.backend]}: {self.precision}{place}"
 
     def case(self, columns: list[str]) -> tuple[str, str, list[str]]:
-        """What `program` is asked."""
+        """Return the arguments of `program`."""
         return self.strategy, self.precision, columns
 
     @property

@@ -1,4 +1,4 @@
-"""What a way of distributing training has to say about itself."""
+"""The interface of a way to distribute training."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ OnBatch = Callable[[Any], None]
 class Strategy:
     """One device, trained by `fit`; the rest is for subclasses."""
 
-    # Of accumulation, skipping and resuming: `fit` where Keras has it.
+    # For accumulation, skipping and resuming: `fit` if Keras has it.
     usual_way = "fit"
     momentum = MOMENTUM
-    # Whether clippers may remember something.
+    # Whether clippers may have state.
     keeps_state = True
 
     def scope(self) -> Any:
@@ -50,15 +50,15 @@ class Strategy:
         model.fit(inputs, targets, callbacks=[callback], **options)
 
     def loop(self, model: Any, given: Sequence[Batch], on_batch: OnBatch) -> None:
-        """Train by a loop of one's own."""
+        """Train by a custom loop."""
         raise NotImplementedError
 
     def own_rows(self, array: np.ndarray) -> np.ndarray:
-        """What of a batch `fit` gets in this process."""
+        """Return the rows of a batch that `fit` gets in this process."""
         return array
 
     def resumed(self, model: Any, make: Callable[[], Any], folder: Path) -> Any:
-        """The model, saved and loaded; `make` makes another like it."""
+        """Return the saved and loaded model; `make` makes an equal one."""
         del make
         model.save(folder / "model.keras")
         with self.scope():

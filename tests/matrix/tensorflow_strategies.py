@@ -46,7 +46,7 @@ class Distributed(Strategy):
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     def shared(self, array: np.ndarray) -> Any:
-        """To each replica as many rows."""
+        """Give each replica the same number of rows."""
         shares = np.split(array.astype(keras.config.floatx()), self.strategy.num_replicas_in_sync)
         return self.strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(shares[context.replica_id_in_sync_group])
@@ -54,7 +54,7 @@ class Distributed(Strategy):
 
 
 class Checkpointed(Distributed):
-    """One that Keras's `fit` does not support."""
+    """A strategy that Keras's `fit` does not support."""
 
     usual_way = "loop"
 
@@ -67,7 +67,7 @@ class Checkpointed(Distributed):
 
 
 class ParameterServer(Checkpointed):
-    """With one worker, so that updates come in the order in which they are asked for."""
+    """One worker, so that updates run in the order of the requests."""
 
     keeps_state = False
 
@@ -95,7 +95,7 @@ def _servers_in_this_process() -> Any:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
@@ -130,6 +130,6 @@ STRATEGIES = {
 
 
 def split_processor(devices: int) -> None:
-    """Give each replica a device; possible only before TensorFlow has used the processor."""
+    """Give each replica a device; possible only before TensorFlow has used the CPU."""
     logical = [tf.config.LogicalDeviceConfiguration()] * devices
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)

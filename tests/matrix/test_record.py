@@ -1,4 +1,4 @@
-"""The documentation shows the matrix that was recorded, and the record has every cell."""
+"""The documentation shows the recorded matrix, and the record has every cell."""
 
 from itertools import product
 from pathlib import Path

@@ -18,7 +18,7 @@ from tests.matrix.strategy import Strategy
 
 
 class Process(Strategy):
-    """A loop over rows of this process, which are all rows where it is alone."""
+    """A loop over the rows of this process: all rows if it is alone."""
 
     def parallel(self, model):
         return model
@@ -56,10 +56,10 @@ class DataParallel(Process):
 
 
 class FullySharded(Process):
-    """A torch module, sharded before Keras wraps it: Keras trains the parameters it found."""
+    """A torch module, sharded before Keras wraps it: Keras trains the parameters of that moment."""
 
     usual_way = "loop"
-    # Keras makes moments that are no DTensor.
+    # Keras makes moments that are not DTensors.
     momentum = 0.0
 
     def make_model(self):
@@ -71,7 +71,7 @@ class FullySharded(Process):
         return keras.Sequential([keras.Input((4,)), keras.layers.TorchModuleWrapper(module)])
 
     def resumed(self, model, make, folder):
-        """By torch's own state of the module: Keras would pickle it, which FSDP2 forbids."""
+        """Use torch's own state of the module: Keras would pickle it, which FSDP2 forbids."""
         other = make()
         weights = get_model_state_dict(module_of(model), options=WHOLE)
         torch.save(weights, folder / "module")

@@ -1,11 +1,11 @@
-"""What the tests of figures share."""
+"""The fixtures of the tests of figures."""
 
 import pytest
 
 
 @pytest.fixture
 def unarranged(monkeypatch):
-    """Leave out what arranges the parts of a figure: most of the time it takes to draw."""
+    """Skip the layout of a figure, which takes most of the time to draw it."""
     figure = pytest.importorskip("matplotlib.figure").Figure
-    # Without it, no layout is found before the engine that would find it is removed.
+    # Without this, the engine would be removed before it has found a layout.
     monkeypatch.setattr(figure, "draw_without_rendering", lambda self: None)

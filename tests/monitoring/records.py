@@ -1,4 +1,4 @@
-"""Records with what a run may have in it, made of fixed seeds."""
+"""Records of possible runs, made with fixed seeds."""
 
 import math
 
@@ -23,5 +23,5 @@ def make_record(norms, thresholds=math.inf, skipped=False):
 
 
 def lognormal_norms(count, median=1.0, spread=0.5, seed=0):
-    """Return norms as a healthy run has them."""
+    """Return norms like those of a healthy run."""
     return median * np.exp(spread * np.random.default_rng(seed).normal(size=count))

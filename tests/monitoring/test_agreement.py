@@ -1,4 +1,4 @@
-"""Logs, CSV file, TensorBoard and record say the same, and what float64 NumPy says."""
+"""Logs, CSV file, TensorBoard and record agree with each other and with float64 NumPy."""
 
 import contextlib
 from pathlib import Path
@@ -34,7 +34,7 @@ class Batches(keras.utils.PyDataset):
 
 
 class Run:
-    """A fit of one case, with all who listen."""
+    """A fit of one case, with all callbacks that record."""
 
     def __init__(self, case, folder):
         micro_batches = 2 if case == "accumulation" else None
@@ -108,7 +108,7 @@ def test_record_is_what_numpy_says(run, case):
     np.testing.assert_allclose(record["grad_norm"], norms.ravel(), rtol=1e-5)
     np.testing.assert_array_equal(record["clip_threshold"], MAX_NORM)
     np.testing.assert_allclose(record["clip_scale"], scales.ravel(), rtol=1e-5)
-    # A case in which all updates, or none, are clipped would say little.
+    # If all or no updates of a case are clipped, the test would show little.
     assert 0.2 < np.mean(scales[~skipped] < 1) < 0.9
 
 

@@ -1,4 +1,4 @@
-"""Whatever a user holds leads to the same record."""
+"""Every form of a record that a user has gives the same record."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ RECORD = make_record(lognormal_norms(100), 1.5)
 
 
 class Table:
-    """What a DataFrame has of a mapping, and no more."""
+    """A DataFrame's part of the mapping interface, and no more."""
 
     def __init__(self, columns):
         self._columns = columns
@@ -64,7 +64,7 @@ class TestAccepted:
 
     def test_what_fit_returns(self, history):
         returned = fitted(ClippedOptimizer("sgd"))
-        # As ClipMonitor leaves it: means over epochs, which are not to be taken.
+        # As ClipMonitor leaves it: the logs are means over epochs and not the record.
         returned.history["grad_norm"] = [1.0]
         assert_is_record(as_record(returned))
 

@@ -1,4 +1,4 @@
-"""ClipMonitor: what it finds, what it tells, what it keeps."""
+"""ClipMonitor: the optimizers it finds, its logs, and its record."""
 
 import math
 
@@ -100,7 +100,7 @@ class TestLogs:
         assert len(history.history["grad_norm"]) < 5
 
     def test_callbacks_before_the_monitor_do_not_see_them(self, tmp_path, capsys):
-        """Those that Keras adds come last, and see them wherever the monitor stands."""
+        """The callbacks that Keras adds come last, so they always see the logs of the monitor."""
         before, after = (keras.callbacks.CSVLogger(tmp_path / n) for n in ("before", "after"))
         callbacks = [before, ClipMonitor(), after]
         logs = fit(make_model(ClippedOptimizer("sgd")), callbacks=callbacks, verbose=2).history
@@ -171,13 +171,13 @@ class TestRecord:
 
     @pytest.mark.parametrize("size", [5, 100])
     def test_of_a_run_that_was_stopped(self, size, tmp_path):
-        """Saved, loaded, and gone on with by another monitor, through the file."""
+        """The run is saved and loaded, and another monitor continues the file."""
         whole = ClipMonitor()
         fit_with(ClippedOptimizer("sgd", history_size=size), whole, epochs=4)
         path = tmp_path / "record.csv"
         model, _ = fit_with(ClippedOptimizer("sgd", history_size=size), ClipMonitor(csv=path))
         model.save(tmp_path / "model.keras")
-        # Updates after the checkpoint, which are going to happen anew.
+        # Updates after the checkpoint, which will be repeated.
         fit(model, epochs=1, callbacks=[ClipMonitor(csv=path)])
         resumed = keras.models.load_model(tmp_path / "model.keras")
         monitor = ClipMonitor(csv=path)
@@ -213,7 +213,7 @@ class TestRecord:
 
     @pytest.mark.parametrize("monitor_is_first", [True, False])
     def test_restored_while_training_begins(self, tmp_path, monitor_is_first):
-        """BackupAndRestore sets the optimizer back before or after the monitor begins."""
+        """BackupAndRestore restores the optimizer before or after the monitor begins."""
         whole = ClipMonitor()
         fit_with(ClippedOptimizer("sgd", history_size=4), whole, epochs=3)
         path = tmp_path / "record.csv"
@@ -337,7 +337,7 @@ class TestVariableNorms:
         assert lines == sorted(norms, key=lambda path: -norms[path])
 
     def test_those_that_turn_bad_are_named(self, capsys):
-        """At a step that would not be recorded otherwise."""
+        """They are named even at a step that is not recorded."""
         inputs, targets = data()
         targets[8] = np.inf
         monitor = ClipMonitor(per_variable=True, every=100)

@@ -13,7 +13,7 @@ def test_counts():
     summary = summarize(make_record(norms, 1.0, skipped))
     assert (summary.updates, summary.applied, summary.skipped) == (7, 5, 2)
     assert summary.nonfinite == 3
-    # 2, 4 and the infinite one that was applied; of a NaN nobody knows.
+    # 2, 4 and the applied infinite one; for a NaN the answer is unknown.
     assert summary.clipped == 3
     assert summary.clipped_fraction == 3 / 5
     assert summary.percentiles[50] == 2.0

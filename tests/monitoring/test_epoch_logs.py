@@ -1,4 +1,4 @@
-"""The numbers of an epoch, by hand; the report on the same run says the same."""
+"""The numbers of an epoch, by hand; the report on the same run has the same numbers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A figure as the value of a notebook's cell is shown as one picture."""
+"""A figure that is the value of a notebook's cell is shown as one picture."""
 
 import numpy as np
 import pytest
@@ -22,9 +22,9 @@ def test_shows_itself_with_and_without_pyplots_inline_figures(shell, inline):
     from matplotlib import _pylab_helpers
 
     if inline:
-        # What IPython does once pyplot is imported in a notebook.
+        # IPython does this once pyplot is imported in a notebook.
         select_figure_formats(shell, {"png"})
     shown, _ = shell.display_formatter.format(plot_clipping({"grad_norm": np.ones(50)}))
     assert set(shown) == {"text/plain", "image/png"}
-    # Those that pyplot would show a second time at the end of the cell.
+    # The figures that pyplot would show again at the end of the cell.
     assert not _pylab_helpers.Gcf.get_all_fig_managers()

@@ -27,13 +27,13 @@ pytestmark = pytest.mark.any_backend
 
 @pytest.fixture(autouse=True)
 def _no_bytecode_is_cut_off(monkeypatch):
-    """A module that is imported while files are limited would be kept in a damaged cache."""
+    """An import while files are limited would leave a damaged cache."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
 @contextmanager
 def largest_file(size):
-    """Let no file of this process grow beyond `size` bytes: the last write is a short one."""
+    """Limit every file of this process to `size` bytes: the last write is a short one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -117,7 +117,7 @@ def test_events_that_do_not_fit_are_not_added(tmp_path, earlier):
 
 @pytest.mark.parametrize("kind", ["csv", "tensorboard"])
 def test_training_stops_with_the_error_and_a_later_fit_has_all_rows(tmp_path, kind):
-    """Also in the middle of an epoch, where Keras takes some errors for the end of the data."""
+    """Also in the middle of an epoch, when Keras takes some errors for the end of the data."""
     monitor = ClipMonitor(**{kind: tmp_path / kind})
     model = make_model(ClippedOptimizer("sgd", history_size=2))
     fit(model, epochs=1, callbacks=[monitor])
@@ -136,6 +136,6 @@ def test_training_stops_with_the_error_and_a_later_fit_has_all_rows(tmp_path, ki
     else:
         scalars, _ = events_in(written.parent)
         found = [step for step, _ in scalars["clipping/grad_norm"]]
-        # Events that did not fit are in the record alone.
+        # Events that did not fit are only in the record.
         assert found == sorted(set(found))
         assert found[-UPDATES_PER_EPOCH:] == monitor.record["step"][-UPDATES_PER_EPOCH:].tolist()

@@ -1,4 +1,4 @@
-"""The picture of a run: what it shows, of every kind of record."""
+"""The picture of a run, for every kind of record."""
 
 import itertools
 import sys

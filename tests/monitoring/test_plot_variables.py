@@ -54,7 +54,7 @@ class TestShows:
         )
         inside = {column: text for column, text in shown.items() if 0 <= column < 200}
         assert len(inside) > 3
-        # Ten rows of the record to a column, and ten steps to a row.
+        # A column has ten rows of the record, and a row has ten steps.
         assert inside == {column: f"{100 * round(column):,}" for column in inside}
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])

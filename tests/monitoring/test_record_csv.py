@@ -1,4 +1,4 @@
-"""CSV files of records: every float64 comes back, and a file that is none is told."""
+"""CSV files of records: every float64 comes back, and another file raises."""
 
 import os
 import re
@@ -53,7 +53,7 @@ def path(tmp_path):
 class TestRoundTrip:
     def test_every_float64_comes_back(self, path):
         record = any_record()
-        # The sign of a NaN is no part of its meaning, and has no text.
+        # The sign of a NaN has no meaning and no text.
         record = {
             k: np.where(np.isnan(v), np.nan, v) if v.dtype.kind == "f" else v
             for k, v in record.items()

@@ -1,4 +1,4 @@
-"""`python -m keras_clip report`: what it prints and refuses."""
+"""`python -m keras_clip report`: its output and its errors."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The suggested threshold: the rule in NumPy, and what it does on runs of every kind."""
+"""The suggested threshold: the rule in NumPy, and suggestions for runs of every kind."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What `max_update_ratio` measures, in logs, record, files, report and picture."""
+"""The measurements of `max_update_ratio` in logs, record, files, report and picture."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`RollBack`: a run that diverged goes on as if the bad batches had never come."""
+"""`RollBack`: a diverged run goes on as if the bad batches had not existed."""
 
 import logging
 
@@ -16,7 +16,7 @@ BATCH = 4
 
 
 def make_model(optimizer=None, loss="mse"):
-    """With a seed of its own in a layer."""
+    """Return a model with a seed in a layer."""
     fix_seeds(3)
     model = keras.Sequential(
         [

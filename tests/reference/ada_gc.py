@@ -15,7 +15,7 @@ class AdaGC:
         self.step = 0
 
     def norms_after(self, norms):
-        """The norm of each variable's gradient once clipped; None where it has none."""
+        """Return the norm of each clipped gradient; None if a variable has no gradient."""
         self.step += 1
         self.margin = np.inf
         present = [norm for norm in norms if norm is not None]

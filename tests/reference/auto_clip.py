@@ -4,7 +4,7 @@ import numpy as np
 
 
 class AutoClip:
-    """All norms are kept and the last `history_size` sorted at each step."""
+    """Keeps all norms, and sorts the last `history_size` at each step."""
 
     def __init__(self, percentile, history_size):
         self.percentile = percentile
@@ -12,7 +12,7 @@ class AutoClip:
         self.norms = []
 
     def threshold(self, norm):
-        """The percentile once `norm` has joined the history."""
+        """Return the percentile of the history with `norm`."""
         self.norms.append(norm)
         window = np.array(self.norms[-self.history_size :], dtype=np.float64)
         return float(np.percentile(window, self.percentile, method="linear"))

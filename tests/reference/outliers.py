@@ -12,7 +12,7 @@ class Outliers:
         self.in_a_row = 0
 
     def skips(self, norm):
-        """Whether the norm is left out; learns from it if not."""
+        """Return whether the norm is skipped; otherwise learn from it."""
         if not np.isfinite(norm):
             return True
         if self._is_above(norm):

@@ -4,7 +4,7 @@ import numpy as np
 
 
 class ZClip:
-    """The warm-up's norms are kept, mean and variance are taken from all of them at its end."""
+    """Keeps the norms of the warm-up; at its end they give the mean and the variance."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class ZClip:
         self.warmup = []
 
     def threshold(self, norm):
-        """The threshold for `norm`; `self.margin` says how far it was from being decided otherwise.
+        """Return the threshold for `norm`; `self.margin` is its distance from the other decision.
 
         The margin is relative to the norm or the mean, whichever is larger.
         """

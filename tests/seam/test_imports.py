@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SEAM = PACKAGE / "_seam"
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
 
-# What each part of keras_clip may import from the others.
+# The parts that each part of keras_clip may import.
 ALLOWED = {
     "types": set(),
     "thresholds": {"types"},
@@ -145,14 +145,14 @@ def test_importing_keras_clip_imports_no_other_backend():
     )
     assert result.returncode == 0, result.stderr
     alone, with_us = result.stdout.splitlines()
-    # Nor does who only trains wait for what looks at the training.
+    # A run without monitoring does not import it.
     assert with_us == f"{alone} []"
     assert keras.config.backend() in with_us
 
 
 @pytest.mark.any_backend
 def test_importing_keras_clip_does_the_same_under_any_command_line():
-    """Also `python -m keras_clip`, which runs the package before its `__main__`."""
+    """`python -m keras_clip`, too, runs the package before its `__main__`."""
     result = run_python(
         "import sys; sys.argv = ['-m']; sys.orig_argv = ['python', '-m', 'keras_clip.demo']; "
         "import keras_clip; print(sorted({*keras_clip.__all__} - {*dir(keras_clip)}), "
@@ -164,7 +164,7 @@ def test_importing_keras_clip_does_the_same_under_any_command_line():
 
 @pytest.mark.any_backend
 def test_importing_keras_clip_registers_all_that_keras_saves():
-    """So that a model loads: importing each module as well registers nothing more."""
+    """A model must load: importing every module registers nothing more."""
     names = [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for path in MODULES

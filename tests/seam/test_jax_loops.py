@@ -1,4 +1,4 @@
-"""On a processor JAX clips in a loop of one turn or none, elsewhere in a branch: the same."""
+"""On a CPU JAX clips in a loop of at most one turn, elsewhere in a branch: both agree."""
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ def test_scales_where_there_is_something_to_clip(max_norm):
 
 
 def differentiates_barriers():
-    """The norm has some, and early versions of JAX know no derivative of them."""
+    """The norm has barriers, and early versions of JAX have no derivative for them."""
     if keras.config.backend() != "jax":
         return False
     import jax

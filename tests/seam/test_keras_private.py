@@ -1,4 +1,4 @@
-"""The private Keras names: all listed, all there, and a clear error where one is not."""
+"""The private Keras names: all are listed and exist, and a missing one gives a clear error."""
 
 import ast
 from pathlib import Path
@@ -30,7 +30,7 @@ LISTED = {
 
 
 def private_attributes(path):
-    """Private names read from anything but `self`."""
+    """Yield private names that are read from objects other than `self`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Attribute) or not node.attr.startswith("_"):
             continue

@@ -1,4 +1,4 @@
-"""Control goes one way: nothing is found behind its back, and one class of another's is changed."""
+"""Control goes one way: no hidden lookups, and only one class of another library is changed."""
 
 import ast
 from pathlib import Path
@@ -19,13 +19,13 @@ HIDDEN = {
     "co_names",
     "__code__",
 }
-# `ops.stack` and the like are of other modules than `inspect`.
+# `ops.stack` and the like do not come from `inspect`.
 OWNERS_OF_STACK = {"inspect", "traceback"}
 
 # Explained in docs/how-it-works.md.
 THE_ONE_PLACE = "_seam/loss_scale.py"
 
-# Settings that are assigned as a user would, and objects of keras_clip's own.
+# Settings that a user may assign too, and objects of keras_clip.
 ALLOWED = {
     "_seam/inherited_state.py": ("inner_of(self).learning_rate",),
     "limits.py": ("self.clipper.max_norm",),
@@ -49,7 +49,7 @@ def hidden_names(tree):
 
 
 def foreign_writes(tree):
-    """Assignments to attributes of anything but `self`, and writes into a `__dict__`."""
+    """Assignments to attributes of objects other than `self`, and writes into a `__dict__`."""
     for node in ast.walk(tree):
         targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):

@@ -1,4 +1,4 @@
-"""Eager loops over models of many sizes bring no warning about retracing."""
+"""Eager loops over models of many sizes give no warning about retracing."""
 
 import logging
 

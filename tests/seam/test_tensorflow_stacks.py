@@ -1,4 +1,4 @@
-"""Many small gradients are clipped in stacks; nobody can tell."""
+"""Many small gradients are clipped in stacks, with the same results."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason="only TensorFlow takes long for each of many"
 )
 
-# Of one shape, of another, of another type, alone, and too large for a stack.
+# One shape, another shape, another type, single ones, and ones too large for a stack.
 SHAPES = [((3, 2), "float32")] * 5 + [((), "float32")] * 4 + [((3, 2), "float16")] * 6
 SHAPES += [((7,), "float32"), ((60, 70), "float32"), ((0, 3), "float32")]
 
@@ -55,7 +55,7 @@ def test_few_are_left():
 
     gradients = as_gradients(arrays())
     assert len(gradients) == 18
-    # Three stacks; the slices, and the three that nothing is like.
+    # Three stacks, the slices, and three tensors that are unlike all others.
     assert len(Stacks(gradients, may_stack=True).joined(gradients)) == 7
     assert len(Stacks(gradients, may_stack=False).joined(gradients)) == 18
 
@@ -63,7 +63,7 @@ def test_few_are_left():
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("scale, max_norm", [(1.0, 0.5), (1e35, 1e-4), (1e-30, 1e-31)])
 def test_clips_each_in_its_place(values, scale, max_norm, how):
-    # float16 holds neither: as it is, or nothing.
+    # float16 holds neither scale: its value stays or becomes 0.
     values = [v * v.dtype.type(scale if v.dtype == np.float32 else scale >= 1) for v in values]
     wide = [value.astype("float64") for value in values]
     norm = np.sqrt(sum(np.sum(value**2) for value in wide))

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason="only TensorFlow halves sums of that length"
 )
 
-# One thread's share and around it, an odd number, and the two ends of what is long.
+# Around one thread's share, an odd number, and both ends of the long sizes.
 LENGTHS = [90_000, 90_002, 99_856, 200_003, 2**22 - 2, 2**22]
 HOW = ["eager", "graph", "xla"]
 

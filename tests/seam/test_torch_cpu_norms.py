@@ -1,4 +1,4 @@
-"""On torch's processor norms are taken by stacks and by rows; every entry counts once."""
+"""On a CPU torch computes norms by stacks and by rows; every entry counts once."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch", reason="how torch adds up is a matter of torch"
 )
 
-# Around what goes into a stack, around what is cut into rows; odd, prime, a power of two.
+# Around the limits of stacks and of rows; odd, prime, a power of two.
 LENGTHS = [1, 2_048, 2_049, 65_535, 65_536, 65_537, 99_856, 131_071, 2**20, 2**20 + 2]
 
 # Several to a stack, more than one stack of a shape, too few for one, some alone, in disorder.

@@ -1,4 +1,4 @@
-"""What torch keeps as a variable's `.grad` is clipped in place, and nothing else is."""
+"""Only gradients that torch keeps as a variable's `.grad` are clipped in place."""
 
 import keras
 import numpy as np
@@ -52,7 +52,7 @@ class LooksLater(ClipByGlobalNorm):
         return [(one + other) / 2 for one, other in zip(clipped, update.gradients, strict=True)]
 
 
-# Whoever looks at the gradients after a clip.
+# Clippers that read the gradients after a clip.
 LOOK_LATER = {
     "ObserveOnly": lambda: ObserveOnly(ClipByGlobalNorm(0.1)),
     "ObserveOnly(AdaGC)": lambda: ObserveOnly(AdaGC(max_norm=0.1)),
@@ -73,7 +73,7 @@ def keep(variables, gradients):
 
 
 def train(optimizer, own, variables=None, stream=None):
-    """Weights after some steps by gradients that torch keeps at the variables, or does not."""
+    """Return weights and last gradients after some steps; with `own`, torch keeps gradients."""
     variables = variables or make_variables()
     for arrays in stream or gradient_stream(4):
         gradients = as_tensors(arrays)
@@ -83,7 +83,7 @@ def train(optimizer, own, variables=None, stream=None):
 
 @pytest.fixture(params=["processor", "accelerator"])
 def _way(request, monkeypatch):
-    """Decide where the host knows a value, or not at all, as on an accelerator."""
+    """Decide on the host, or not at all, as on an accelerator."""
     from keras_clip._seam.torch import host
 
     if request.param == "accelerator":
@@ -103,7 +103,7 @@ def test_the_outcome_is_the_same(make):
 @EACH_CLIPPER
 @pytest.mark.usefixtures("_way")
 def test_kept_gradients_are_overwritten(make):
-    # Of four, as AutoClip has to know a smaller norm before it clips.
+    # Four steps: AutoClip has to know a smaller norm before it clips.
     after = train(
         ClippedOptimizer("sgd", clipper=make()), own=True, stream=gradient_stream(4)[::-1]
     )
@@ -238,5 +238,5 @@ def test_factors_of_numbers_are_those_of_tensors(norm, max_norm, dtype):
     if np.isfinite(norm):
         assert_identical(actual, expected)
     else:
-        # Times the first, whatever it is, all becomes NaN.
+        # The first factor turns all into NaN, whatever the factor is.
         assert np.isnan(actual[1]) and np.isnan(expected[1])

@@ -1,1 +1,1 @@
-"""What several tests need: small models, streams of gradients, lists of optimizers."""
+"""Shared parts of tests: small models, streams of gradients, lists of optimizers."""

@@ -1,4 +1,4 @@
-"""A clipper driven step by step, with what it makes of each step's gradients."""
+"""A clipper driven step by step, with its result at each step."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -29,7 +29,7 @@ class ClippedStream:
         self._start = values(clipper.variables)
 
     def reset(self) -> None:
-        """Set the clipper's variables to what they were when it was built."""
+        """Reset the clipper's variables to their first values."""
         for variable, value in zip(self.clipper.variables, self._start, strict=True):
             variable.assign(value)
 
@@ -44,7 +44,7 @@ class ClippedStream:
 def shared_stream(
     clipper_class: Any, shapes: Sequence[tuple[int, ...]], **arguments: Any
 ) -> ClippedStream:
-    """A stream as if new; those of equal arguments share one compiled step."""
+    """Return a reset stream; streams with equal arguments share one compiled step."""
     stream = _made_once(clipper_class, tuple(shapes), tuple(arguments.items()))
     stream.reset()
     return stream

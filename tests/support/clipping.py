@@ -11,12 +11,12 @@ from tests.support.gradient_stream import as_tensors
 
 
 def gradients_of(result: Any) -> Sequence[Any]:
-    """The gradients in what `clip` returned: a list, or a `Clipped`."""
+    """Return the gradients in a result of `clip`: a list, or a `Clipped`."""
     return result.gradients if isinstance(result, Clipped) else result
 
 
 def clip_alone(clipper: Any, gradients: Sequence[Any], weights: Any = None) -> list[np.ndarray]:
-    """What `clipper` makes of `gradients` at step 0, in a model with `weights`, or zeros."""
+    """Clip `gradients` by `clipper` at step 0, in a model with `weights`, or zeros."""
     tensors = as_tensors(gradients)
     if weights is None:
         weights = [np.zeros(gradient.shape) for gradient in gradients]

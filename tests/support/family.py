@@ -1,4 +1,4 @@
-"""One clipper made of all there are, so that one training run goes through every one."""
+"""One clipper that combines all clippers, so that one training run uses every one."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from keras_clip import (
 
 
 def whole_family() -> Any:
-    """Kernels go through those with state, biases through those without.
+    """Clippers with state get the kernels, and clippers without state get the biases.
 
     Warm-ups are short and thresholds low, so that all have clipped within ten updates.
     """
@@ -25,7 +25,7 @@ def whole_family() -> Any:
         AutoClip(60.0, history_size=5),
         ZClip(z_thresh=0.5, max_grad_norm=5.0, warmup_steps=3),
         AdaGC(start_clip_steps=4, max_norm=2.0),
-        # Counted whole, so that one norm beside its threshold would make runs differ.
+        # Whole counts, so that a single norm beside its threshold would make runs differ.
         ObserveOnly(ClipByNorm(1e-4)),
     ]
     stateless = [

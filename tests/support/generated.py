@@ -1,6 +1,6 @@
-"""Gradients as hypothesis makes them up, of shapes that stay the same.
+"""Gradients from hypothesis, with constant shapes.
 
-Each new shape is compiled anew on JAX, so that shapes of every rank are all there at once and
+JAX compiles again for every new shape. Every draw therefore has one array of each rank, and only
 the values vary.
 """
 
@@ -22,7 +22,7 @@ def gradients(draw, special=None, all_scales=tuple(SCALES)):
     for shape, dtype in zip(SHAPES, DTYPES, strict=True):
         scales = [s for s in all_scales if dtype == "float32" or s == 0 or 1e-3 <= s <= 1e3]
         scale = draw(st.sampled_from(scales))
-        # Half precision by way of float32, as NumPy has no bfloat16.
+        # Half precision comes from float32, because NumPy has no bfloat16.
         made.append((generator.normal(size=shape) * scale).astype("float32"))
     if special is not None:
         made[draw(st.sampled_from([1, 2, 3, 5, 6]))].reshape(-1)[0] = special
@@ -35,7 +35,7 @@ def in_their_dtypes(arrays):
 
 
 def float64_of(tensors):
-    """NumPy arrays of what the tensors hold."""
+    """Return the tensors as NumPy arrays in float64."""
     wide = [keras.ops.cast(tensor, "float32") for tensor in tensors]
     return [np.float64(keras.ops.convert_to_numpy(tensor)) for tensor in wide]
 

@@ -1,4 +1,4 @@
-"""What makes the host wait for the device on torch, counted."""
+"""Counts of calls that make the host wait for the device on torch."""
 
 import contextlib
 import warnings
@@ -10,9 +10,9 @@ _COPIES = {"as_tensor", "tensor"}
 
 
 def detectors() -> list[Any]:
-    """Context managers that yield a list, to which each wait in them is added.
+    """Return context managers that yield a list, and add each wait inside to it.
 
-    One looks at calls, on any device; the other asks CUDA, and is there where CUDA is.
+    One counts calls, on any device. The other asks CUDA, and exists only with CUDA.
     """
     import torch
 

@@ -11,7 +11,7 @@ from tests.support.models import data, make_model
 
 
 def mirrored_strategy(replicas: int = LOGICAL_DEVICES) -> Any:
-    """A strategy over logical devices of the processor."""
+    """A strategy over logical devices of the CPU."""
     import tensorflow as tf
 
     devices = [f"CPU:{i}" for i in range(replicas)]
@@ -42,6 +42,6 @@ def train(
 
 
 def copies(variable: Any) -> list[np.ndarray]:
-    """What each replica has of a variable."""
+    """Return the copy of a variable on each replica."""
     value = variable.value if hasattr(variable, "value") else variable
     return [copy.numpy() for copy in getattr(value, "values", [value])]

@@ -26,6 +26,6 @@ def gradients_of_norms(each: Sequence[float], dtype: str = "float32") -> list[np
 def assert_gradients_close(
     actual: Sequence[np.ndarray], expected: Sequence[np.ndarray], rtol: float = 1e-5
 ) -> None:
-    """To `rtol`, apart from numbers that float32 cannot hold or processors flush to zero."""
+    """To `rtol`, except numbers that float32 cannot hold or CPUs flush to zero."""
     for one, other in zip(actual, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=rtol, atol=1e-37)

@@ -1,4 +1,4 @@
-"""Every optimizer that Keras ships, and every option it takes."""
+"""Every optimizer of Keras, with all its options."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 import pytest
 from packaging.version import Version
 
-# The Keras that brought an optimizer; the others are older than the oldest supported one.
+# The first Keras with an optimizer; all others are in the oldest supported Keras.
 INTRODUCED = {"Muon": "3.10", "ScheduleFreeAdamW": "3.14", "MultiOptimizer": "3.14"}
 
 _ALL: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Seeds for tests, of the generators that Keras's layers draw theirs from."""
+"""Seeds for tests: Keras's layers draw their seeds from these generators."""
 
 import random
 

@@ -40,7 +40,7 @@ class RunningMean(keras_clip.Clipper):
 
 @keras.saving.register_keras_serializable("tests")
 class TellingMean(RunningMean):
-    """The same, and the record shows what it used."""
+    """The same, and the record shows its norms and threshold."""
 
     def clip(self, update):
         limit = self.limit(update)

@@ -1,4 +1,4 @@
-"""What an optimizer writes into the stores of a file, and reads from them, without a file."""
+"""The stores of a file in memory: an optimizer writes into them and reads from them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ Stores = tuple[dict[str, Any], dict[str, Any]]
 
 
 def saved(optimizer: Any) -> Stores:
-    """Return what it saves in its own place, and in that of the wrapper's state."""
+    """Return the contents of its own store, and of the store of the wrapper's state."""
     stores: Stores = ({}, {})
     optimizer.save_own_variables(stores[0])
     optimizer._saved_state.save_own_variables(stores[1])
@@ -14,6 +14,6 @@ def saved(optimizer: Any) -> Stores:
 
 
 def load(optimizer: Any, stores: Stores) -> None:
-    """Give a built optimizer what `saved` returned."""
+    """Load the result of `saved` into a built optimizer."""
     optimizer.load_own_variables(stores[0])
     optimizer._saved_state.load_own_variables(stores[1])

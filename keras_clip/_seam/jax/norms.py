@@ -27,13 +27,13 @@ def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
 
 
 def change_norm(now: Sequence[Tensor], before: Sequence[Tensor], dtype: str) -> Tensor:
-    """Return the norm of the differences, which no program stores."""
+    """Return the norm of the differences, without storing them."""
     may_join = keras.distribution.distribution() is None
     return _compiled_change_norm(list(now), list(before), dtype, may_join)
 
 
 def _change_norm(now: list[Tensor], before: list[Tensor], dtype: str, may_join: bool) -> Tensor:
-    # XLA stores all that a branch reads. The branch subtracts anew, so it reads no difference.
+    # XLA stores every input of a branch, so the branch subtracts again and reads no difference.
     operands = floating_point.differences(now, before)
     if may_join:
         operands = _small_ones_joined(operands, dtype)

@@ -9,7 +9,7 @@ import tensorflow as tf
 def compiled_if_eager(
     function: Callable[..., Any], compiled: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Return the function of the two that keeps `tf.cond` on the device."""
+    """Return the one of the two functions that keeps `tf.cond` on the device."""
     return compiled if tf.executing_eagerly() else function
 
 

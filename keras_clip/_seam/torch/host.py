@@ -27,5 +27,5 @@ def constant(array: Any, like: Tensor) -> Tensor:
     tensor = torch.from_numpy(array)
     if like.device.type != "cuda" or torch.compiler.is_compiling():
         return tensor.to(like.device)
-    # From other memory, the host would copy itself, after the queue is empty.
+    # A copy from pageable memory would wait until the queue is empty.
     return tensor.pin_memory().to(like.device, non_blocking=True)

@@ -15,10 +15,9 @@ _requires_grad = attrgetter("requires_grad")
 def are_kept_by(variables: Sequence[Variable], gradients: Gradients) -> bool:
     """Return whether each gradient is the `.grad` of its variable, as in `fit`.
 
-    torch users expect these to be clipped in place, as by `clip_grad_norm_`. Other results would
-    take as much memory again, and on a CPU several times as long. False also if the write would
-    show elsewhere: if a gradient has a graph for second derivatives, or if its memory is or may be
-    shared.
+    torch users expect a clip in place here, as by `clip_grad_norm_`. New tensors would take as much
+    memory again, and on a CPU several times as long. False also if the write would show elsewhere:
+    if a gradient has a graph for second derivatives, or if its memory is or may be shared.
     """
     if not variables or len(variables) != len(gradients) or torch.compiler.is_compiling():
         return False

@@ -39,7 +39,7 @@ def change_norm(now: Sequence[Tensor], before: Sequence[Tensor], dtype: str) -> 
 
 
 def _difference_or_norms(now: Tensor, before: Tensor) -> Tensor:
-    """Return the difference, or of a long tensor the norms of its parts: a shorter vector."""
+    """Return the difference, or a shorter vector of the norms of its parts if it is long."""
     if host.can_read(now) and now.numel() > _PART and not is_sharded(now):
         parts = zip(now.reshape(-1).split(_PART), before.reshape(-1).split(_PART), strict=True)
         norms = torch.stack([_norm_of_difference(*part) for part in parts])

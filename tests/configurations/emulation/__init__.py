@@ -1,1 +1,1 @@
-"""The whole optimizer once more, in NumPy, written from the documentation and Keras's formulas."""
+"""The whole optimizer in NumPy, written from the documentation and Keras's formulas."""

@@ -1,4 +1,4 @@
-"""The clippers that learn from the norms they see."""
+"""The clippers that learn from earlier norms."""
 
 import math
 from typing import Any
@@ -41,7 +41,7 @@ class AutoClip(Clipper):
 
 
 class ZClip(Clipper):
-    """Clips norms that are outliers among those before."""
+    """Clips norms that are outliers among earlier norms."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -69,7 +69,7 @@ class ZClip(Clipper):
         return len(self.warmup) < self.arguments["warmup_steps"]
 
     def _adaptive(self, size: float, update: Update) -> float | None:
-        """The limit of a spike, None if it is none."""
+        """Return the limit of a spike, or None if the norm is not a spike."""
         z_thresh, eps = self.at("z_thresh", update), self.arguments["eps"]
         if self.arguments["mode"] == "percentile":
             bound = self.mean + z_thresh * self.deviation
@@ -83,7 +83,7 @@ class ZClip(Clipper):
 
     def _learn(self, entering: float) -> None:
         old, new = self.arguments["alpha"], 1.0 - self.arguments["alpha"]
-        # Equal numbers leave the mean exactly what it is.
+        # Equal numbers leave the mean unchanged.
         self.mean = self.mean + new * (entering - self.mean)
         self.deviation = math.sqrt(old * self.deviation**2 + new * (entering - self.mean) ** 2)
 

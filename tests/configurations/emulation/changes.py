@@ -1,4 +1,4 @@
-"""The limit of the change of an update, with how far the product's may be from it."""
+"""The limit of the change of an update, with the accepted error."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _MINIMUM_RMS = 0.001
 
 @dataclass(frozen=True)
 class Range:
-    """A number and how far another way of computing it may be from it."""
+    """A number, and the range of other ways to compute it."""
 
     value: float
     low: float
@@ -34,7 +34,7 @@ UNMEASURED = Range(math.nan, math.nan, math.nan)
 def limit(
     given: Any, step: int, before: tuple[Arrays, Arrays], after: tuple[Arrays, Arrays]
 ) -> tuple[Range, Range]:
-    """Limit what is in `after`, values and errors, in place; return the ratio and the scale."""
+    """Limit the values and errors in `after` in place; return the ratio and the scale."""
     groups = [
         (places, Group(places, value_of(threshold, step), before, after))
         for places, threshold in _groups(given)

@@ -1,4 +1,4 @@
-"""The clippers that are made of others."""
+"""The clippers that combine others."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ class Chain(Clipper):
 
 
 class ObserveOnly(Clipper):
-    """Lets gradients pass and counts what the clipper would have changed."""
+    """Lets gradients pass and counts the changes that the clipper would have made."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -106,7 +106,7 @@ def make(clip: Clip | None) -> Any:
 
 
 def member_at(clipper: Any, owner: tuple[int, ...]) -> Any:
-    """The member that a path of places leads to."""
+    """Return the member at a path of places."""
     for place in owner:
         clipper = clipper.members[place]
     return clipper

@@ -22,7 +22,7 @@ def norm(gradients: list[np.ndarray], p: float = 2.0) -> float:
 
 
 def as_float32(number: float) -> float:
-    """What float32 holds of a number: 0 below 1.2e-38, and of a finite one at most 3.4e38."""
+    """Return a number in the range of float32: 0 below 1.2e-38, a finite one at most 3.4e38."""
     if math.isfinite(number) and abs(number) > LARGEST:
         return math.copysign(LARGEST, number)
     with np.errstate(over="ignore", under="ignore"):
@@ -31,12 +31,12 @@ def as_float32(number: float) -> float:
 
 
 def norm_in_float32(number: float) -> float:
-    """What float32 reports of a norm: a finite one above its range is its largest number."""
+    """Return a norm as float32: the largest number for a finite norm above the range."""
     return LARGEST if math.isfinite(number) and number > LARGEST else as_float32(number)
 
 
 def value_of(threshold: Any, step: int) -> Any:
-    """What a threshold is at a step; of None, None."""
+    """Return a threshold at a step; None stays None."""
     if isinstance(threshold, Decay):
         return threshold.initial * threshold.rate ** (step / threshold.steps)
     if isinstance(threshold, Line):

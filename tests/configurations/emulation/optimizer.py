@@ -1,4 +1,4 @@
-"""The emulated optimizer: reduce, clip, decide to skip; unless skipped decay, update, bound."""
+"""The emulated optimizer: reduce, clip, decide to skip; then decay, update and bound."""
 
 import copy
 import math
@@ -31,7 +31,7 @@ F = np.float32
 
 
 class EmulatedOptimizer:
-    """What `ClippedOptimizer` does with the gradients of a configuration."""
+    """Emulates `ClippedOptimizer` for the gradients of a configuration."""
 
     def __init__(self, configuration: Configuration, backend: str) -> None:
         self.configuration = configuration
@@ -77,7 +77,7 @@ class EmulatedOptimizer:
             member.arguments[assignment.name] = assignment.value
 
     def apply(self, given: Arrays) -> Outcome | None:
-        """One call; returns the error that is due after it."""
+        """Run one call; return the error that is due after it."""
         with np.errstate(all="ignore"):
             scale = F(self.configuration.loss_scale or 1.0)
             own = [given[place] / scale for place in self.configuration.present]
@@ -159,12 +159,12 @@ class EmulatedOptimizer:
 
     @property
     def smallest_margin(self) -> float:
-        """How close anything came to being decided otherwise."""
+        """How close any decision came to the other result."""
         return min(self.margins.smallest, getattr(self.rule, "closest", math.inf))
 
 
 def _scale(update: Update, after: float, skip: bool) -> float:
-    """Norm after clipping over norm before; 1 where nothing changed, 0 where it was skipped."""
+    """Return the norm after clipping over the norm before; 1 if unchanged, 0 if skipped."""
     before = norm_in_float32(update.norm)
     if skip:
         return 0.0
@@ -176,6 +176,6 @@ def _scale(update: Update, after: float, skip: bool) -> float:
 
 
 def _factor(before: np.ndarray, after: np.ndarray) -> Any:
-    """What the entries of a gradient were multiplied by, to scale their sizes with."""
+    """Return the factor of the entries of a gradient, to scale their sizes."""
     ratio = np.abs(after) / np.where(before == 0, 1.0, np.abs(before))
     return np.where(np.isfinite(ratio), ratio, 1.0)

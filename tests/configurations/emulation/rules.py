@@ -1,6 +1,6 @@
 """The update rules of Keras's optimizers, in float32, so that they overflow where Keras does.
 
-Each returns what is subtracted from the weights, and how large each entry's own rounding may
+Each returns the step to subtract from the weights, and how large each entry's own rounding may
 be: the sum of the magnitudes that the step was added up from, times a relative error. Sums of
 numbers of opposite signs keep the error of the larger one.
 """
@@ -23,7 +23,7 @@ F = np.float32
 
 
 class Step(NamedTuple):
-    """What is subtracted, and the error of it."""
+    """The step to subtract, and its error."""
 
     change: Array
     error: Array
@@ -47,7 +47,7 @@ class Rule:
             {name: np.full(shape, start, "float32") for name, start in self.STATE.items()}
             for shape in shapes
         ]
-        # The same moments of magnitudes: what the errors of the true ones are relative to.
+        # The same moments of magnitudes: the errors of the true ones are relative to these.
         self.magnitudes = [dict.fromkeys(self.STATE, np.zeros(shape)) for shape in shapes]
 
     DEFAULTS: ClassVar[dict[str, Any]] = {}
@@ -66,7 +66,7 @@ class Rule:
         raise NotImplementedError
 
     def _average(self, old: Array, new: Array, share: float) -> Array:
-        """A moving average as Keras writes it; where there is infinity the forms differ."""
+        """A moving average in Keras's form; other forms differ at infinity."""
         if self.is_torch:
             return old * F(share) + new * F(1 - share)
         return old + (new - old) * F(1 - share)
@@ -89,7 +89,7 @@ class SGD(Rule):
         if self.arguments["nesterov"]:
             change = -(own["momentum"] * momentum - gradient * rate)
             size = size * momentum + magnitude * rate
-        # An error in a moment is felt as long as the moment is.
+        # An error in a moment lasts as long as the moment.
         lasting = 1.0 / (1.0 - momentum)
         return Step(change, _ROUNDINGS * ROUNDOFF * size * lasting)
 
@@ -115,7 +115,7 @@ class Adam(Rule):
         sizes = self.magnitudes[place]
         sizes["first"] = sizes["first"] * beta_1 + magnitude * (1 - beta_1)
         size = sizes["first"] * alpha / (np.sqrt(second) + F(self.arguments["epsilon"]))
-        # A power close to 1 taken from 1 leaves its rounding.
+        # 1 minus a power close to 1 leaves the rounding of the power.
         lost = 4 / float(two_less) + 4 / float(one_less)
         return Step(change, (_ROUNDINGS + lost) * ROUNDOFF * size)
 
@@ -178,14 +178,14 @@ class Lion(Rule):
         self.closest = min(getattr(self, "closest", math.inf), _closest_to_zero(decided, size))
         sign = np.sign(decided)
         if self.is_torch:
-            # There the sign of NaN is 0.
+            # On torch, the sign of NaN is 0.
             sign = np.nan_to_num(sign)
         change = sign * rate
         return Step(change, 2 * ROUNDOFF * np.abs(change))
 
 
 def _closest_to_zero(decided: Array, size: Array) -> float:
-    """How near a sign was to being the other, relative to the numbers that decided it."""
+    """How near a sign was to changing, relative to the numbers that decide it."""
     known = np.isfinite(decided) & np.isfinite(size) & (size > 0) & (decided != 0)
     return float(np.min(np.abs(decided[known]) / size[known], initial=math.inf))
 

@@ -5,7 +5,7 @@ from tests.configurations.emulation.optimizer import EmulatedOptimizer
 
 
 def smallest_margin(configuration: Configuration) -> float:
-    """How close any number in it comes to where something is decided."""
+    """Return how close any number in it comes to a decision."""
     emulated = EmulatedOptimizer(configuration, "tensorflow")
     for call in range(len(configuration.batches)):
         for assignment in configuration.assignments:

@@ -13,7 +13,7 @@ from tests.configurations.emulation.update import Update
 
 @dataclass(frozen=True)
 class Outcome:
-    """An error, and the variables that it names; None if they are not compared."""
+    """An error and the variables in its text; None if they are not compared."""
 
     error: str
     names: tuple[str, ...] | None

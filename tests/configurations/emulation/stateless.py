@@ -27,7 +27,7 @@ class Clipper:
         raise NotImplementedError
 
     def running(self, update: Update) -> tuple[float, float]:
-        """The norm that is limited, and the limit before this update."""
+        """Return the limited norm, and the limit before this update."""
         raise NotImplementedError
 
     def used(self, update: Update) -> float:
@@ -99,7 +99,7 @@ class AGC(Clipper):
     def _unitwise(
         self, gradient: np.ndarray, weight: np.ndarray, axes: Any, ratio: float, update: Update
     ) -> np.ndarray:
-        # All variables of the model have the inputs of a unit in front.
+        # The first axes of all variables of the model are a unit's inputs.
         assert axes == (0,)
         columns = gradient.reshape(len(gradient), -1).T
         weights = np.float64(weight).reshape(len(gradient), -1).T
@@ -115,5 +115,5 @@ class AGC(Clipper):
         size = norm([gradient])
         if not update.margins.is_above(size, limit) and not math.isnan(size):
             return gradient
-        # Of an infinite norm the factor is 0, and infinity times 0 is NaN.
+        # The factor of an infinite norm is 0, and infinity times 0 is NaN.
         return gradient * (limit / max(size, 1e-6) if size == size else math.nan)

@@ -1,4 +1,4 @@
-"""What a clipper of the emulation is given, and what most of them do with it."""
+"""The input of the emulated clippers, and their shared functions."""
 
 import math
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ Arrays = list[np.ndarray]
 
 @dataclass(frozen=True)
 class Update:
-    """Whole-batch gradients in float64, the places of their variables, and those's weights."""
+    """Whole-batch gradients in float64, the places of their variables, and the weights."""
 
     gradients: Arrays
     places: list[int]
@@ -41,7 +41,7 @@ class Update:
 
 
 def held(number: float) -> float:
-    """A norm as far as float32 reaches: finite gradients have a finite one."""
+    """Return a norm within the range of float32: finite for finite gradients."""
     return min(number, LARGEST) if math.isfinite(number) else number
 
 
@@ -56,6 +56,6 @@ def scaled(
     if not math.isfinite(size):
         return [gradient * math.nan for gradient in gradients]
     if size >= LARGEST:
-        # What is clipped to a limit has that norm, also where float32 cannot hold the norm before.
+        # Clipped gradients have the norm of the limit, even if float32 cannot hold the norm before.
         size = norm(gradients, p)
     return [gradient * (limit / size) for gradient in gradients]

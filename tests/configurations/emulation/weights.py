@@ -1,4 +1,4 @@
-"""Weights in float32, with how far the product's may be from them."""
+"""Weights in float32, with their accepted errors."""
 
 import re
 from typing import Any
@@ -38,7 +38,7 @@ class Weights:
             return
         for place in self.configuration.present:
             value = self.values[place]
-            # Where a weight is infinite the two forms differ.
+            # For an infinite weight the two forms differ.
             if self.backend == "torch":
                 self.values[place] = value * (F(1) - F(decay) * rate)
             else:
@@ -64,7 +64,7 @@ class Weights:
                 continue
             held = F(max(limit, 0.0))
             clipped = np.clip(value, -held, held)
-            # Beyond the bound by more than the error, both are at the bound.
+            # If a weight is beyond the bound by more than the error, both are at the bound.
             is_certain = np.abs(value) - self.errors[place] > held
             allowed = np.minimum(self.errors[place], 2.0 * held)
             self.errors[place] = np.where(is_certain, 4 * ROUNDOFF * held, allowed)
