@@ -41,8 +41,10 @@ ALLOWED = {
     "applying": {"types", "_seam", "clippers", "records", "skipping", "weights"},
     "saving": {"types", "_seam", "records"},
     "readings": {"types", "_seam", "records", "skipping"},
+    "arguments": {"types", "thresholds", "clippers", "weights"},
     "optimizer": {
         "applying",
+        "arguments",
         "hyperparameters",
         "limits",
         "readings",
