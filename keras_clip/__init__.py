@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 # Importing the classes that Keras saves registers them for `load_model`.
 from keras_clip import clippers
+from keras_clip.adoption import Adoption, adopt
 from keras_clip.clippers import (
     AdaGC,
     AdaptiveGradientClipping,
@@ -50,6 +51,7 @@ _LATE = {
 __all__ = [
     "AdaGC",
     "AdaptiveGradientClipping",
+    "Adoption",
     "AutoClip",
     "Chain",
     "ClipByBlockRMS",
@@ -71,6 +73,7 @@ __all__ = [
     "UpdateClipping",
     "WeightClipping",
     "ZClip",
+    "adopt",
     "clip_by_global_norm",
     "clippers",
     "global_norm",

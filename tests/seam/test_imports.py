@@ -41,6 +41,7 @@ ALLOWED = {
     "applying": {"types", "_seam", "clippers", "records", "skipping", "weights"},
     "saving": {"types", "_seam", "records"},
     "readings": {"types", "_seam", "records", "skipping"},
+    "adoption": {"types", "wrappable", "clippers", "optimizer", "_seam"},
     "arguments": {"types", "thresholds", "clippers", "weights"},
     "optimizer": {
         "applying",
@@ -69,6 +70,7 @@ ALLOWED = {
     "__main__": {"monitoring"},
     "demo": {"demo", "monitoring", "optimizer", "records"},
     "": {
+        "adoption",
         "norms",
         "clippers",
         "monitoring",

@@ -27,6 +27,7 @@ THE_ONE_PLACE = "_seam/loss_scale.py"
 
 # Settings that are assigned as a user would, and objects of keras_clip's own.
 ALLOWED = {
+    "adoption.py": ("optimizer.inner_optimizer",),
     "_seam/inherited_state.py": ("inner_of(self).learning_rate",),
     "limits.py": ("self.clipper.max_norm",),
     "monitoring/clip_monitor.py": ("self.model.train_function",),
