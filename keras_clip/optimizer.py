@@ -13,6 +13,7 @@ from keras_clip._seam.loss_scale import tell_of_overflows
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.applying import Applying
 from keras_clip.arguments import arguments_from_config, choose_clipper
+from keras_clip.call_text import call_text
 from keras_clip.clippers import Clipper
 from keras_clip.hyperparameters import check_flag
 from keras_clip.limits import Limits
@@ -297,6 +298,9 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
             "weights": self._weight_groups.variables,
         }
         return {f"{part}.{v.name}": v for part, own in parts.items() for v in own}
+
+    def __repr__(self) -> str:
+        return call_text(self)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments, with the current thresholds."""

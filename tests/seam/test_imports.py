@@ -19,14 +19,25 @@ FRAMEWORKS = {"tensorflow", "jax", "torch"}
 # What each part of keras_clip may import from the others.
 ALLOWED = {
     "types": set(),
+    "call_text": {"thresholds"},
     "thresholds": {"types"},
     "layers": {"types", "_seam", "layers"},
     "_seam": {"types", "norms", "_seam"},
     "norms": {"types", "thresholds", "_seam", "norms"},
     "hyperparameters": {"thresholds"},
-    "weights": {"types", "thresholds", "hyperparameters", "layers", "_seam", "norms", "weights"},
+    "weights": {
+        "call_text",
+        "types",
+        "thresholds",
+        "hyperparameters",
+        "layers",
+        "_seam",
+        "norms",
+        "weights",
+    },
     "limits": {"types", "clippers", "weights"},
     "clippers": {
+        "call_text",
         "types",
         "norms",
         "thresholds",
@@ -46,6 +57,7 @@ ALLOWED = {
     "optimizer": {
         "applying",
         "arguments",
+        "call_text",
         "hyperparameters",
         "limits",
         "readings",
