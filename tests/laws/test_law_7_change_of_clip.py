@@ -107,6 +107,8 @@ print(int(loaded.optimizer.iterations), "keras_clip" in sys.modules)
 """
 
 
+@pytest.mark.any_backend
+@pytest.mark.exhaustive  # Older versions of Keras have another text.
 def test_a_file_where_keras_clip_was_not_imported(tmp_path):
     """The error that docs/saving-and-loading.md quotes, and what it says to do."""
     saved = make_model(wrapped_adam())
