@@ -1,9 +1,9 @@
 """An object as the call that makes one like it, for `repr`."""
 
 import inspect
-import sys
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import keras
@@ -53,7 +53,7 @@ def _serialized_text(serialized: Mapping[str, Any]) -> str:
         return "<lambda>"
     if not isinstance(config, Mapping):
         return str(config)
-    cls = getattr(sys.modules.get(serialized["module"]), name, None)
+    cls = getattr(import_module(serialized["module"]), name, None)
     cls = cls or keras.saving.get_registered_object(serialized["registered_name"])
     return f"{name}({', '.join(_arguments(cls, _shortened(name, config)))})"
 
