@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 # Importing the classes that Keras saves registers them for `load_model`.
 from keras_clip import clippers
+from keras_clip.adoption import Adoption, adopt
 from keras_clip.clippers import (
     AdaGC,
     AdaptiveGradientClipping,
@@ -55,6 +56,7 @@ _LATE = {
 __all__ = [
     "AdaGC",
     "AdaptiveGradientClipping",
+    "Adoption",
     "AutoClip",
     "Chain",
     "ClipByBlockRMS",
@@ -79,6 +81,7 @@ __all__ = [
     "UpdateClipping",
     "WeightClipping",
     "ZClip",
+    "adopt",
     "clip_by_global_norm",
     "clippers",
     "global_norm",

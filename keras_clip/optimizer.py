@@ -12,8 +12,9 @@ from keras_clip._seam.inner_optimizer import InnerOptimizer
 from keras_clip._seam.loss_scale import tell_of_overflows
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.applying import Applying
-from keras_clip.clippers import ClipByGlobalNorm, Clipper
-from keras_clip.clippers.registry import deserialize, get_member
+from keras_clip.arguments import arguments_from_config, choose_clipper
+from keras_clip.call_text import call_text
+from keras_clip.clippers import Clipper
 from keras_clip.hyperparameters import check_flag
 from keras_clip.limits import Limits
 from keras_clip.readings import Readings
@@ -23,9 +24,8 @@ from keras_clip.saving import SavedState
 from keras_clip.skipping.decision import Skipping
 from keras_clip.skipping.nonfinite import NonFinitePolicy, check_skip_above
 from keras_clip.skipping.outliers import Outliers, SkipAbove
-from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
+from keras_clip.thresholds import Threshold, held_thresholds
 from keras_clip.types import Gradients, Optimizer, ThresholdValue, Variable
-from keras_clip.weights.threshold_groups import groups_from_config
 from keras_clip.weights.update_groups import UpdateGroups
 from keras_clip.weights.weight_groups import WeightGroups
 from keras_clip.wrappable import check_wrappable, get_optimizer
@@ -129,7 +129,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         inner = get_optimizer(inner_optimizer)
         check_wrappable(inner)
         check_flag("sum_repeated_rows", sum_repeated_rows)
-        chosen = _choose_clipper(max_norm, clipper)
+        chosen = choose_clipper(max_norm, clipper)
         update_groups = UpdateGroups(max_update_ratio)
         weight_groups = WeightGroups(max_weight)
         kept_history = History(history_size)
@@ -299,6 +299,9 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         }
         return {f"{part}.{v.name}": v for part, own in parts.items() for v in own}
 
+    def __repr__(self) -> str:
+        return call_text(self)
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor arguments, with the current thresholds."""
         return {
@@ -319,34 +322,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> Self:
         """Return the optimizer of `config`, whose entries have any form of the arguments."""
-        made = dict(config)
-        inner = made.get("inner_optimizer")
-        # Keras finds some optimizers only by their module.
-        if isinstance(inner, Mapping) and "module" in inner:
-            made["inner_optimizer"] = keras.saving.deserialize_keras_object(
-                dict(inner), custom_objects=custom_objects
-            )
-        if isinstance(made.get("clipper"), Mapping):
-            made["clipper"] = deserialize(made["clipper"], custom_objects)
-        for name in ("max_norm", "skip_above"):
-            if name in made:
-                made[name] = threshold_from_config(made[name], custom_objects)
-        for name in ("max_update_ratio", "max_weight"):
-            made[name] = groups_from_config(made.get(name), custom_objects)
-        return cls(**made)
-
-
-def _choose_clipper(max_norm: ThresholdValue | None, clipper: Any) -> Clipper:
-    if clipper is None:
-        return ClipByGlobalNorm(1.0 if max_norm is None else max_norm)
-    if max_norm is not None:
-        raise ValueError(
-            "max_norm is short for clipper=ClipByGlobalNorm(max_norm), so only one of the two "
-            f"can be given. Received: max_norm={max_norm!r}, clipper={clipper!r}."
-        )
-    found = get_member(clipper, "ClippedOptimizer")
-    found.check_unclaimed()
-    return found
+        return cls(**arguments_from_config(config, custom_objects))
 
 
 tell_of_overflows(ClippedOptimizer, lambda wrapper: wrapper._skipping.overflowed())

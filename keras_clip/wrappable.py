@@ -10,7 +10,7 @@ from keras_clip._seam.inherited_state import InheritedState
 from keras_clip._seam.multi_optimizer import members_of
 from keras_clip.types import Optimizer
 
-_KERAS_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
+KERAS_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
 def get_optimizer(identifier: Any) -> Optimizer:
@@ -77,12 +77,13 @@ def _check_not_clipped_already(optimizer: Optimizer) -> None:
 
 
 def _check_no_clip_of_keras(optimizer: Optimizer) -> None:
-    for argument in _KERAS_CLIPS:
+    for argument in KERAS_CLIPS:
         value = getattr(optimizer, argument, None)
         if value is not None:
             raise ValueError(
                 f"inner_optimizer={optimizer.name!r} clips by itself: {argument}={value!r}. Keras "
                 "does that on each replica before the all-reduce, and its gradients would be "
                 f"clipped twice. Set optimizer.{argument} = None, which keeps its moments, or "
-                f"leave {argument} out, and write ClippedOptimizer(optimizer, max_norm={value!r})."
+                f"leave {argument} out, and write ClippedOptimizer(optimizer, max_norm={value!r}). "
+                "keras_clip.adopt(model) does that to a compiled model."
             )

@@ -23,6 +23,7 @@ def test_public_names():
     assert sorted(keras_clip.__all__) == [
         "AdaGC",
         "AdaptiveGradientClipping",
+        "Adoption",
         "AutoClip",
         "Chain",
         "ClipByBlockRMS",
@@ -47,6 +48,7 @@ def test_public_names():
         "UpdateClipping",
         "WeightClipping",
         "ZClip",
+        "adopt",
         "clip_by_global_norm",
         "clippers",
         "global_norm",

@@ -7,6 +7,7 @@ from typing import Any, Self
 import keras
 
 from keras_clip._seam import backend
+from keras_clip.call_text import call_text
 from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.update import Update
 from keras_clip.norms import floating_point
@@ -45,6 +46,9 @@ class Clipper(abc.ABC):
     _variables: Sequence[Variable] = ()
     _number_of_thresholds = 0
     _prefix = ""
+
+    def __repr__(self) -> str:
+        return call_text(self)
 
     @abc.abstractmethod
     def clip(self, update: Update) -> list[Gradient] | Clipped:

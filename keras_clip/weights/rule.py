@@ -1,10 +1,15 @@
 """The base class of rules about weights."""
 
+from keras_clip.call_text import call_text
+
 
 class Rule:
     """Base class of `WeightClipping` and `UpdateClipping`: it belongs to one optimizer."""
 
     _owner: str | None = None
+
+    def __repr__(self) -> str:
+        return call_text(self)
 
     def claim(self, owner: str) -> None:
         """Store the optimizer that it belongs to. Called by `ClippedOptimizer`."""

@@ -19,14 +19,25 @@ FRAMEWORKS = {"tensorflow", "jax", "torch"}
 # The parts that each part of keras_clip may import.
 ALLOWED = {
     "types": set(),
+    "call_text": {"thresholds"},
     "thresholds": {"types"},
     "layers": {"types", "_seam", "layers"},
     "_seam": {"types", "norms", "_seam"},
     "norms": {"types", "thresholds", "_seam", "norms"},
     "hyperparameters": {"thresholds"},
-    "weights": {"types", "thresholds", "hyperparameters", "layers", "_seam", "norms", "weights"},
+    "weights": {
+        "call_text",
+        "types",
+        "thresholds",
+        "hyperparameters",
+        "layers",
+        "_seam",
+        "norms",
+        "weights",
+    },
     "limits": {"types", "clippers", "weights"},
     "clippers": {
+        "call_text",
         "types",
         "norms",
         "thresholds",
@@ -50,8 +61,12 @@ ALLOWED = {
     "applying": {"types", "_seam", "clippers", "records", "skipping", "weights"},
     "saving": {"types", "_seam", "records"},
     "readings": {"types", "_seam", "records", "skipping"},
+    "adoption": {"types", "wrappable", "clippers", "optimizer", "_seam"},
+    "arguments": {"types", "thresholds", "clippers", "weights"},
     "optimizer": {
         "applying",
+        "arguments",
+        "call_text",
         "hyperparameters",
         "limits",
         "readings",
@@ -77,6 +92,7 @@ ALLOWED = {
     "__main__": {"monitoring"},
     "demo": {"demo", "monitoring", "optimizer", "records"},
     "": {
+        "adoption",
         "norms",
         "clippers",
         "monitoring",

@@ -9,6 +9,7 @@ import pytest
 import keras_clip
 from keras_clip import ClippedOptimizer
 from keras_clip._seam import keras_private
+from keras_clip._seam.compiled_model import PRIVATE_MODEL_NAMES
 from keras_clip._seam.sublayers import PRIVATE_LAYER_NAMES
 from tests.support.gradient_stream import make_variables
 from tests.support.optimizers import keras_has
@@ -26,6 +27,7 @@ LISTED = {
     **keras_private.PRIVATE_ACCUMULATION_NAMES,
     **keras_private.PRIVATE_LOSS_SCALE_NAMES,
     **PRIVATE_LAYER_NAMES,
+    **PRIVATE_MODEL_NAMES,
 }
 
 
@@ -72,6 +74,13 @@ def test_keras_multi_optimizer_has(name):
 @pytest.mark.parametrize("name", keras_private.PRIVATE_LOSS_SCALE_NAMES)
 def test_keras_loss_scale_optimizer_has(name):
     assert hasattr(keras.optimizers.LossScaleOptimizer, name)
+
+
+@pytest.mark.parametrize("name", PRIVATE_MODEL_NAMES)
+def test_compiled_models_have(name):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+    assert hasattr(model, name)
 
 
 @pytest.mark.parametrize("name", PRIVATE_LAYER_NAMES)

@@ -27,6 +27,7 @@ THE_ONE_PLACE = "_seam/loss_scale.py"
 
 # Settings that a user may assign too, and objects of keras_clip.
 ALLOWED = {
+    "adoption.py": ("optimizer.inner_optimizer",),
     "_seam/inherited_state.py": ("inner_of(self).learning_rate",),
     "limits.py": ("self.clipper.max_norm",),
     "monitoring/clip_monitor.py": ("self.model.train_function",),
