@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 # Importing the classes that Keras saves registers them for `load_model`.
 from keras_clip import clippers
 from keras_clip.adoption import Adoption, adopt
+from keras_clip.arguments.thresholds import Threshold
 from keras_clip.clippers import (
     AdaGC,
     AdaptiveGradientClipping,
@@ -26,7 +27,6 @@ from keras_clip.norms.global_norm import clip_by_global_norm, global_norm
 from keras_clip.optimizer import ClippedOptimizer
 from keras_clip.skipping.errors import NonFiniteGradientError, TooManySkipsError
 from keras_clip.skipping.outliers import Outliers
-from keras_clip.thresholds import Threshold
 from keras_clip.weights.update_clipping import UpdateClipping
 from keras_clip.weights.weight_clipping import WeightClipping
 

@@ -10,9 +10,9 @@ from keras_clip._seam.compiled_model import compile_again
 from keras_clip._seam.inherited_state import InheritedState
 from keras_clip._seam.multi_optimizer import is_multi_optimizer, members_of
 from keras_clip.clippers import ClipByGlobalNorm, ClipByNorm, ClipByValue, Clipper
+from keras_clip.construction.wrappable import KERAS_CLIPS
 from keras_clip.optimizer import ClippedOptimizer
 from keras_clip.types import Optimizer
-from keras_clip.wrappable import KERAS_CLIPS
 
 _CLIPPERS: dict[str, type[Clipper]] = {
     "clipnorm": ClipByNorm,

@@ -12,10 +12,12 @@ from keras_clip._seam.inner_optimizer import InnerOptimizer
 from keras_clip._seam.loss_scale import tell_of_overflows
 from keras_clip._seam.strategies import check_strategy
 from keras_clip.applying import Applying
-from keras_clip.arguments import arguments_from_config, choose_clipper
-from keras_clip.call_text import call_text
+from keras_clip.arguments.call_text import call_text
+from keras_clip.arguments.hyperparameters import check_flag
+from keras_clip.arguments.thresholds import Threshold, held_thresholds
 from keras_clip.clippers import Clipper
-from keras_clip.hyperparameters import check_flag
+from keras_clip.construction.from_config import arguments_from_config, choose_clipper
+from keras_clip.construction.wrappable import check_wrappable, get_optimizer
 from keras_clip.limits import Limits
 from keras_clip.readings import Readings
 from keras_clip.records.history import History
@@ -24,11 +26,9 @@ from keras_clip.saving import SavedState
 from keras_clip.skipping.decision import Skipping
 from keras_clip.skipping.nonfinite import NonFinitePolicy, check_skip_above
 from keras_clip.skipping.outliers import Outliers, SkipAbove
-from keras_clip.thresholds import Threshold, held_thresholds
 from keras_clip.types import Gradients, Optimizer, ThresholdValue, Variable
 from keras_clip.weights.update_groups import UpdateGroups
 from keras_clip.weights.weight_groups import WeightGroups
-from keras_clip.wrappable import check_wrappable, get_optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_clip.arguments.thresholds import Threshold, check_number
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
 from keras_clip.layers.given_layers import GivenLayers
 from keras_clip.layers.paths import PathPatterns, path_of
 from keras_clip.layers.units import Axes, axes_of_optax
 from keras_clip.norms.units import clip_units
-from keras_clip.thresholds import Threshold, check_number
 from keras_clip.types import Gradient, ThresholdValue, Variable
 
 

@@ -8,12 +8,12 @@ import keras
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.arguments.hyperparameters import check_count
+from keras_clip.arguments.thresholds import Threshold
 from keras_clip.clippers import sorted_window
 from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
-from keras_clip.hyperparameters import check_count
-from keras_clip.thresholds import Threshold
 from keras_clip.types import Tensor, ThresholdValue, Variable
 
 

@@ -4,15 +4,15 @@ from typing import Any, Self
 
 import keras
 
-from keras_clip.clippers.clipped import Clipped
-from keras_clip.clippers.clipper import Clipper
-from keras_clip.clippers.update import Update
-from keras_clip.thresholds import (
+from keras_clip.arguments.thresholds import (
     Threshold,
     check_number,
     number_to_config,
     threshold_from_config,
 )
+from keras_clip.clippers.clipped import Clipped
+from keras_clip.clippers.clipper import Clipper
+from keras_clip.clippers.update import Update
 from keras_clip.types import Tensor, ThresholdValue
 
 

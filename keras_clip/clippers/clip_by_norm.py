@@ -2,10 +2,10 @@
 
 import keras
 
+from keras_clip.arguments.thresholds import Threshold
 from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
-from keras_clip.thresholds import Threshold
 from keras_clip.types import ThresholdValue
 
 

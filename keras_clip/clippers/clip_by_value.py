@@ -7,17 +7,17 @@ import keras
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip.clippers.clipper import Clipper
-from keras_clip.clippers.update import Update
-from keras_clip.layers.paths import path_of
-from keras_clip.norms import floating_point
-from keras_clip.thresholds import (
+from keras_clip.arguments.thresholds import (
     Threshold,
     check_number,
     held_thresholds,
     is_number,
     threshold_from_config,
 )
+from keras_clip.clippers.clipper import Clipper
+from keras_clip.clippers.update import Update
+from keras_clip.layers.paths import path_of
+from keras_clip.norms import floating_point
 from keras_clip.types import Gradient, Tensor, ThresholdValue, Variable
 
 _BOTH = "a number that is at least 0, a schedule, a callable of the step, or a pair (low, high)"

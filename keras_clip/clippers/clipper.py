@@ -7,11 +7,11 @@ from typing import Any, Self
 import keras
 
 from keras_clip._seam import backend
-from keras_clip.call_text import call_text
+from keras_clip.arguments.call_text import call_text
+from keras_clip.arguments.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.update import Update
 from keras_clip.norms import floating_point
-from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import Gradient, Tensor, Variable
 
 

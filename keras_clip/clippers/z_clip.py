@@ -8,13 +8,13 @@ import keras
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.arguments.hyperparameters import check_choice, check_count, check_finite, check_flag
+from keras_clip.arguments.thresholds import Threshold, check_number
 from keras_clip.clippers import running_moments
 from keras_clip.clippers.clipped import Clipped
 from keras_clip.clippers.clipper import Clipper
 from keras_clip.clippers.update import Update
-from keras_clip.hyperparameters import check_choice, check_count, check_finite, check_flag
 from keras_clip.norms.global_norm import norm_scaled_to
-from keras_clip.thresholds import Threshold, check_number
 from keras_clip.types import Tensor, ThresholdValue, Variable
 
 

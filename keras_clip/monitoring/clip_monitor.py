@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_clip.hyperparameters import check_count, check_flag
+from keras_clip.arguments.hyperparameters import check_count, check_flag
 from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
 from keras_clip.monitoring.offenders import largest_norms, nonfinite_variables
 from keras_clip.monitoring.record_csv import write_csv

@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.arguments.thresholds import check_number, is_number
 from keras_clip.norms import floating_point
-from keras_clip.thresholds import check_number, is_number
 from keras_clip.types import Gradient, Gradients, Tensor, Variable
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
-from keras_clip.hyperparameters import check_count
+from keras_clip.arguments.hyperparameters import check_count
 from keras_clip.norms import floating_point
 from keras_clip.records.clip_scale import clip_scale, measured_scale
 from keras_clip.records.ring import Ring

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.arguments.hyperparameters import check_count
 from keras_clip.clippers import Update
-from keras_clip.hyperparameters import check_count
 from keras_clip.layers.paths import path_of
 from keras_clip.norms.global_norm import norms_of_tensors
 from keras_clip.records.history import Record

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_clip.hyperparameters import check_count, check_finite
+from keras_clip.arguments.hyperparameters import check_count, check_finite
+from keras_clip.arguments.thresholds import check_number
 from keras_clip.recovery.guarded_run import GuardedRun, Options
 from keras_clip.recovery.run_state import build, loss_so_far
-from keras_clip.thresholds import check_number
 
 
 class RollBack(keras.callbacks.Callback):  # type: ignore[misc]

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_clip._seam import backend
+from keras_clip.arguments.thresholds import HeldThreshold
 from keras_clip.clippers import Clipper, Update
 from keras_clip.layers.paths import path_of
 from keras_clip.norms import floating_point
@@ -24,7 +25,6 @@ from keras_clip.skipping.nonfinite import (
 )
 from keras_clip.skipping.norm_window import NormWindow
 from keras_clip.skipping.outliers import Outliers
-from keras_clip.thresholds import HeldThreshold
 from keras_clip.types import Gradient, Tensor, Variable
 
 

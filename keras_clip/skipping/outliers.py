@@ -5,8 +5,8 @@ from typing import Any, Self
 
 import keras
 
-from keras_clip.hyperparameters import check_count, check_finite
-from keras_clip.thresholds import Threshold
+from keras_clip.arguments.hyperparameters import check_count, check_finite
+from keras_clip.arguments.thresholds import Threshold
 
 # Norms of a full batch hardly vary. A smaller floor would skip updates of regular runs.
 LEAST_DEVIATION = 0.1

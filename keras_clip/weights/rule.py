@@ -1,6 +1,6 @@
 """The base class of rules about weights."""
 
-from keras_clip.call_text import call_text
+from keras_clip.arguments.call_text import call_text
 
 
 class Rule:

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_clip.arguments.thresholds import held_thresholds, threshold_from_config
 from keras_clip.layers.paths import PathPatterns
-from keras_clip.thresholds import held_thresholds, threshold_from_config
 from keras_clip.types import Tensor, Variable
 
 _DEFAULT = "default"

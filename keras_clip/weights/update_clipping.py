@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_clip.hyperparameters import check_finite, check_flag
-from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
+from keras_clip.arguments.hyperparameters import check_finite, check_flag
+from keras_clip.arguments.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import ThresholdValue
 from keras_clip.weights.rule import Rule
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
+from keras_clip.arguments.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.layers.given_layers import GivenLayers
 from keras_clip.layers.paths import path_of
 from keras_clip.layers.units import fan_in_by_shape
-from keras_clip.thresholds import Threshold, held_thresholds, threshold_from_config
 from keras_clip.types import ThresholdValue, Variable
 from keras_clip.weights.rule import Rule
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from keras_clip.thresholds import check_number
+from keras_clip.arguments.thresholds import check_number
 
 
 def check_finite(name: str, value: Any) -> float:

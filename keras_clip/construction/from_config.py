@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 
+from keras_clip.arguments.thresholds import threshold_from_config
 from keras_clip.clippers import ClipByGlobalNorm, Clipper
 from keras_clip.clippers.registry import deserialize, get_member
-from keras_clip.thresholds import threshold_from_config
 from keras_clip.types import ThresholdValue
 from keras_clip.weights.threshold_groups import groups_from_config
 

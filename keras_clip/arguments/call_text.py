@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_clip.thresholds import is_number
+from keras_clip.arguments.thresholds import is_number
 
 
 def call_text(made: Any) -> str:

@@ -1,0 +1,1 @@
+"""Checks, forms and texts of arguments."""

@@ -1,0 +1,1 @@
+"""What the constructor of `ClippedOptimizer` accepts."""
