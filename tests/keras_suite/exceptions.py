@@ -91,7 +91,7 @@ EXCEPTIONS: dict[str, Failure] = {
     "OptimizerTest::test_get_method": Failure(
         "asks for the class of the inner optimizer",
         AssertionError,
-        "ClippedOptimizer object at .* is not an instance of",
+        "ClippedOptimizer(.*) is not an instance of",
     ),
     "MultiOptimizerTest::test_serialization": Failure(
         "asks for the class names of the inner optimizers",
