@@ -22,7 +22,7 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
 
 def _global_norm(operands: list[Tensor], dtype: str, may_join: bool) -> Tensor:
     if may_join:
-        operands = _small_ones_joined(operands, dtype)
+        operands = small_ones_joined(operands, dtype)
     return _root_or(_sum_of_squares(operands, dtype, may_join), lambda: _kept_in_branch(operands))
 
 
@@ -36,7 +36,7 @@ def _change_norm(now: list[Tensor], before: list[Tensor], dtype: str, may_join: 
     # XLA stores every input of a branch, so the branch subtracts again and reads no difference.
     operands = floating_point.differences(now, before)
     if may_join:
-        operands = _small_ones_joined(operands, dtype)
+        operands = small_ones_joined(operands, dtype)
     return _root_or(
         _sum_of_squares(operands, dtype, may_join),
         lambda: floating_point.differences(_kept_in_branch(now), _kept_in_branch(before)),
@@ -61,7 +61,8 @@ def _root_or(sum_of_squares: Tensor, operands: Callable[[], list[Tensor]]) -> Te
     )
 
 
-def _small_ones_joined(operands: list[Tensor], dtype: str) -> list[Tensor]:
+def small_ones_joined(operands: list[Tensor], dtype: str) -> list[Tensor]:
+    """Return real tensors with the norm of `operands`, as few as is quick."""
     # One kernel copies them and one sums them. Fewer kernels matter: a branch costs time for each
     # of its kernels, even if it is not taken.
     small = [o.astype(dtype).reshape(-1) for o in operands if o.size <= _LARGEST_FLATTENED]

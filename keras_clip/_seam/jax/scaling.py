@@ -5,9 +5,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import keras
 
 from keras_clip._seam.jax import control_flow
 from keras_clip._seam.jax.gradients import map_values, norm_operand
+from keras_clip._seam.jax.norms import small_ones_joined
 from keras_clip.norms import floating_point, scale_factors
 from keras_clip.types import Gradient, Gradients, Tensor
 
@@ -70,6 +72,8 @@ def _shrunk_norm(gradients: list[Gradient], norm: Tensor, norm_type: float) -> T
     # The barriers: see `norms`.
     operands = jax.lax.optimization_barrier([norm_operand(gradient) for gradient in gradients])
     settled = jax.lax.optimization_barrier
+    if keras.distribution.distribution() is None and not any(map(jnp.iscomplexobj, operands)):
+        operands = small_ones_joined(operands, norm.dtype.name)
     return floating_point.shrunk_norm(operands, norm, norm_type, settled)
 
 
