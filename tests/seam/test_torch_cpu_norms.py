@@ -1,4 +1,4 @@
-"""On a CPU torch computes norms by stacks and by rows; every entry counts once."""
+"""On a CPU torch computes norms of short tensors whole and of long ones by rows."""
 
 import keras
 import numpy as np
@@ -12,10 +12,10 @@ pytestmark = pytest.mark.skipif(
     keras.config.backend() != "torch", reason="how torch adds up is a matter of torch"
 )
 
-# Around the limits of stacks and of rows; odd, prime, a power of two.
+# Around the length that is cut into rows; odd, prime, a power of two.
 LENGTHS = [1, 2_048, 2_049, 65_535, 65_536, 65_537, 99_856, 131_071, 2**20, 2**20 + 2]
 
-# Several to a stack, more than one stack of a shape, too few for one, some alone, in disorder.
+# Short and long ones, in disorder.
 MIXED = [(32, 64), (7,), (300, 300), (32, 64), (7,), (), (251, 263), (32, 64), (7,), (32, 64)]
 MANY = [(32, 64)] * 150 + [(3,)] * 5
 

@@ -5,20 +5,12 @@ For the norm of a whole tensor, torch adds squares in one thread, one after anot
 threads, and each row is short. A call takes a microsecond for a tensor of any size.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from operator import attrgetter
-from typing import NamedTuple
 
 import torch
 
 from keras_clip.types import Tensor
-
-# Tensors of one shape with at most this many entries are stacked: 1,000 of 32 x 32 take a fifth of
-# the time. A stack stays small enough for a core's cache.
-_LARGEST_STACKED = 2**11
-_STACK = 2**18
-_FEWEST_STACKED = 4
 
 # From this many entries, two threads are faster than one, including the time to wake the second.
 _FEWEST_IN_ROWS = 2**16
@@ -27,33 +19,23 @@ _FEWEST_IN_ROWS = 2**16
 _SHORTEST_ROW = 2**10
 _LONGEST_ROW = 2**15
 
-_device = attrgetter("device")
-
-
-class _Kinds(NamedTuple):
-    """Positions of tensors, by the way to compute their norms."""
-
-    stacks: list[list[int]]
-    whole: list[int]
-    rows: list[int]
-
 
 def norm(operands: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return the norm over all `operands`, whose squares stay in the range of `dtype`."""
     wide = _as_type(operands, dtype)
-    kinds = _kinds(wide)
-    parts = [part for position in kinds.rows for part in _row_norms(wide[position])]
-    return _length([*_norms_of_kinds(wide, kinds), *parts], dtype, operands[0].device)
+    short, long = _by_length(wide)
+    parts = [part for position in long for part in _row_norms(wide[position])]
+    return _length([*_whole_norms(wide, short), *parts], dtype, operands[0].device)
 
 
 def norms(operands: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Return the norm of each of `operands`, as one vector."""
     wide = _as_type(operands, dtype)
-    kinds = _kinds(wide)
+    short, long = _by_length(wide)
     device = operands[0].device
-    of_rows = [_length(_row_norms(wide[position]), dtype, device)[None] for position in kinds.rows]
-    found = _joined([*_norms_of_kinds(wide, kinds), *of_rows], device)
-    order = [position for group in (*kinds.stacks, kinds.whole, kinds.rows) for position in group]
+    of_rows = [_length(_row_norms(wide[position]), dtype, device)[None] for position in long]
+    found = _joined([*_whole_norms(wide, short), *of_rows], device)
+    order = [*short, *long]
     if order == sorted(order):
         return found
     return found[torch.tensor(order, device=device).argsort()]
@@ -64,39 +46,21 @@ def _as_type(operands: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return [operand if operand.dtype is dtype else operand.to(dtype) for operand in operands]
 
 
-def _kinds(tensors: Sequence[Tensor]) -> _Kinds:
-    by_shape: dict[Hashable, list[int]] = {}
-    whole: list[int] = []
-    rows: list[int] = []
+def _by_length(tensors: Sequence[Tensor]) -> tuple[list[int], list[int]]:
+    """Return the positions of short and of long tensors."""
+    short: list[int] = []
+    long: list[int] = []
     for position, tensor in enumerate(tensors):
-        entries = tensor.numel()
-        # A process may hold no entry of a sharded tensor.
-        if 0 < entries <= _LARGEST_STACKED:
-            by_shape.setdefault(tensor.shape, []).append(position)
-        else:
-            (whole if entries < _FEWEST_IN_ROWS else rows).append(position)
-    stacks = []
-    # Layers may be placed on several devices.
-    may_stack = len(tensors) >= _FEWEST_STACKED and len(set(map(_device, tensors))) == 1
-    for group in by_shape.values():
-        if may_stack and len(group) >= _FEWEST_STACKED:
-            each = max(1, _STACK // tensors[group[0]].numel())
-            stacks += [group[start : start + each] for start in range(0, len(group), each)]
-        else:
-            whole += group
-    return _Kinds(stacks, whole, rows)
+        (short if tensor.numel() < _FEWEST_IN_ROWS else long).append(position)
+    return short, long
 
 
-def _norms_of_kinds(tensors: Sequence[Tensor], kinds: _Kinds) -> list[Tensor]:
-    """Return the norms of stacked and of single tensors, as one vector for each group."""
-    found = []
-    for group in kinds.stacks:
-        stack = torch.stack([tensors[position] for position in group])
-        found.append(torch.linalg.vector_norm(stack.reshape(len(group), -1), dim=1))
-    if kinds.whole:
-        each = torch._foreach_norm([tensors[position] for position in kinds.whole], 2)
-        found.append(torch.stack(_on_device(tensors[0].device, each)))
-    return found
+def _whole_norms(tensors: Sequence[Tensor], positions: list[int]) -> list[Tensor]:
+    """Return one vector with the norms of the tensors at `positions`, or none."""
+    if not positions:
+        return []
+    each = torch._foreach_norm([tensors[position] for position in positions], 2)
+    return [torch.stack(_on_device(tensors[0].device, each))]
 
 
 def _row_norms(tensor: Tensor) -> list[Tensor]:
