@@ -20,9 +20,6 @@ from tests.support.gradient_stream import (
 from tests.support.models import data, fit, make_model
 from tests.support.optimizers import FEW, OPTIONS, halving_schedule, keras_has, maker
 
-# These features use no Keras name that versions differ in.
-pytestmark = pytest.mark.exhaustive
-
 CLIPS = {
     "clipnorm": (0.4, ClipByNorm, "max_norm"),
     "clipvalue": (0.3, ClipByValue, "max_value"),

@@ -18,9 +18,6 @@ from tests.support.gradient_stream import (
     values,
 )
 
-# These features use no Keras name that versions differ in.
-pytestmark = pytest.mark.exhaustive
-
 
 def skipped_of(norms, rule, dtype="float32", **options):
     """Return which updates of gradients with these norms are skipped."""

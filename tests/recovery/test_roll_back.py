@@ -12,9 +12,6 @@ from tests.support.gradient_stream import as_tensors, assert_identical, values
 from tests.support.mirrored import mirrored_strategy
 from tests.support.seeds import fix_seeds
 
-# These features use no Keras name that versions differ in.
-pytestmark = pytest.mark.exhaustive
-
 BATCH = 4
 
 
