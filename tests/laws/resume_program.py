@@ -27,18 +27,15 @@ def make_optimizer(kind):
     inner = keras.optimizers.Adam(decay, use_ema=averages, ema_momentum=0.9)
     if kind == "schedule":
         thresholds = keras.optimizers.schedules.PolynomialDecay(1.0, 20, 0.1)
-        return ClippedOptimizer(inner, thresholds)
+        rule = Outliers(multiple=1.5, window=4, warm_up=2)
+        return ClippedOptimizer(inner, thresholds, skip_above=rule)
     if kind == "accumulation":
         # Six batches a stage: the second stage starts between two updates.
         inner = keras.optimizers.Adam(0.1, gradient_accumulation_steps=4)
         return ClippedOptimizer(inner, clipper=RunningMean())
     if kind == "family":
         return ClippedOptimizer(
-            inner,
-            clipper=whole_family(),
-            skip_above=Outliers(multiple=1.5, window=4, warm_up=2),
-            max_update_ratio=0.02,
-            max_weight=0.7,
+            inner, clipper=whole_family(), max_update_ratio=0.02, max_weight=0.7
         )
     if kind == "skipping":
         clipper = AutoClip(50.0, history_size=4)
