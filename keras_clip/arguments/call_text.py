@@ -23,6 +23,7 @@ def call_text(made: Any) -> str:
             # Keras warns when it serializes a lambda.
             warnings.simplefilter("ignore")
             return _text(keras.saving.serialize_keras_object(made))
+    # A repr must not raise: inside a trace no value can be read.
     except Exception:
         return object.__repr__(made)
 

@@ -25,23 +25,24 @@ def _clamped(value: Tensor, bound: Tensor) -> Tensor:
 def values_to_keep(variables: Sequence[Variable]) -> list[Tensor]:
     """Copy the values, because Keras's updates on torch write in place."""
     tensors = [variable.value for variable in variables]
-    return (
-        [tensor.clone() for tensor in tensors]
-        if torch.is_grad_enabled()
-        else control_flow.copies(tensors)
-    )
+    if torch.is_grad_enabled():
+        return [tensor.clone() for tensor in tensors]
+    return control_flow.copies(tensors)
 
 
 def shrink_changes(
     variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
 ) -> None:
     """Assign in place, one after another."""
+    # `out=` cannot be recorded for differentiation.
+    may_overwrite = not torch.is_grad_enabled()
     for variable, old, factor in zip(variables, before, factors, strict=True):
         if control_flow.is_known_to_hold(factor >= 1.0):
             continue
         value, is_own = _value_and_whether_own(variable)
         part, old, factor = local_part(value), local_part(old), on(value.device, factor)
-        if is_own and can_read(factor) and part.dtype is factor.dtype:
+        # On other devices the factor may be 1, and infinity times 0 would be NaN.
+        if is_own and may_overwrite and can_read(factor) and part.dtype is factor.dtype:
             torch.lerp(old, part, factor, out=part)
         elif is_own:
             part.copy_(floating_point.between(old, part, factor))
