@@ -33,6 +33,8 @@ from keras_clip.weights.weight_clipping import WeightClipping
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from keras_clip.diagnosis.diagnose import Diagnosis, diagnose
+    from keras_clip.diagnosis.run import Finding
     from keras_clip.monitoring.clip_monitor import ClipMonitor
     from keras_clip.monitoring.plot_clipping import plot_clipping
     from keras_clip.monitoring.plot_variables import plot_variables
@@ -44,10 +46,13 @@ if TYPE_CHECKING:
 # Imported at first use: training alone does not need them.
 _LATE = {
     "ClipMonitor": "monitoring.clip_monitor",
+    "Diagnosis": "diagnosis.diagnose",
+    "Finding": "diagnosis.run",
     "RaiseOnNonFinite": "monitoring.raise_on_nonfinite",
     "RollBack": "recovery.roll_back",
     "Suggestion": "monitoring.suggest_max_norm",
     "TooManyRollBacksError": "recovery.guarded_run",
+    "diagnose": "diagnosis.diagnose",
     "plot_clipping": "monitoring.plot_clipping",
     "plot_variables": "monitoring.plot_variables",
     "suggest_max_norm": "monitoring.suggest_max_norm",
@@ -68,6 +73,8 @@ __all__ = [
     "ClippedOptimizer",
     "Clipper",
     "ClipperMap",
+    "Diagnosis",
+    "Finding",
     "NonFiniteGradientError",
     "ObserveOnly",
     "Outliers",
@@ -84,6 +91,7 @@ __all__ = [
     "adopt",
     "clip_by_global_norm",
     "clippers",
+    "diagnose",
     "global_norm",
     "plot_clipping",
     "plot_variables",

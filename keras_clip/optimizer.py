@@ -16,7 +16,7 @@ from keras_clip.arguments.call_text import call_text
 from keras_clip.arguments.hyperparameters import check_flag
 from keras_clip.arguments.thresholds import Threshold, held_thresholds
 from keras_clip.clippers import Clipper
-from keras_clip.construction.from_config import arguments_from_config, choose_clipper
+from keras_clip.construction.from_config import arguments_from_config, choose_clipper, flat_config
 from keras_clip.construction.wrappable import check_wrappable, get_optimizer
 from keras_clip.limits import Limits
 from keras_clip.readings import Readings
@@ -303,11 +303,10 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         return call_text(self)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments, with the current thresholds."""
+        """Return the constructor arguments, with the current thresholds, and the learning rate."""
         return {
             "name": self.name,
-            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
-            "clipper": keras.saving.serialize_keras_object(self.clipper),
+            **flat_config(self.inner_optimizer, self.clipper),
             "nonfinite": self.nonfinite,
             "max_consecutive_skips": self.max_consecutive_skips,
             "skip_above": held_thresholds(self)["skip_above"].get_config(),

@@ -124,6 +124,17 @@ def test_results_show_the_optimizer():
     )
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: keras_clip.suggest_max_norm({"grad_norm": [1.0, 1.2] * 50}),
+        lambda: keras_clip.diagnose({"grad_norm": [0.0] * 50}),
+    ],
+)
+def test_what_a_record_says_can_be_typed_back(read):
+    assert eval(repr(read()), PUBLIC) == read()
+
+
 class WithoutConfig(Clipper):
     def clip(self, update):
         return update.gradients

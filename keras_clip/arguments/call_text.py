@@ -56,18 +56,7 @@ def _serialized_text(serialized: Mapping[str, Any]) -> str:
         return str(config)
     cls = getattr(import_module(serialized["module"]), name, None)
     cls = cls or keras.saving.get_registered_object(serialized["registered_name"])
-    return f"{name}({', '.join(_arguments(cls, _shortened(name, config)))})"
-
-
-def _shortened(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Write the clipper of a `ClippedOptimizer` as `max_norm` where a user would."""
-    clipper = config.get("clipper")
-    if name != "ClippedOptimizer" or not isinstance(clipper, Mapping):
-        return config
-    is_usual = clipper["class_name"] == "ClipByGlobalNorm"
-    if not is_usual or clipper["config"]["norm_type"] != 2.0:
-        return config
-    return {**config, "clipper": None, "max_norm": clipper["config"]["max_norm"]}
+    return f"{name}({', '.join(_arguments(cls, config))})"
 
 
 def _arguments(cls: Any, config: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,8 @@ class Suggestion:
 
     max_norm: float
     reason: str
-    percentiles: Mapping[int, float] = field(repr=False)
-    clipped_fraction: Mapping[float, float] = field(repr=False)
+    percentiles: Mapping[int, float]
+    clipped_fraction: Mapping[float, float]
     current_clipped_fraction: float | None
     warning: str | None = None
 

@@ -2,20 +2,15 @@
 
 from pathlib import Path
 
+from keras_clip.diagnosis.diagnose import diagnose
 from keras_clip.monitoring.clipping_summary import ClippingSummary, percent, summarize
 from keras_clip.monitoring.plot_clipping import plot_clipping
 from keras_clip.monitoring.record_csv import read_csv
 from keras_clip.monitoring.suggest_max_norm import suggest_max_norm
 
-_NEARLY_ALL = 0.95
-_LIMITED_ALWAYS = (
-    "Nearly every step is limited, so max_update_ratio is the learning rate now: a schedule of the "
-    "learning rate does nothing until the step falls below the limit."
-)
-
 
 def report(path: Path, output: Path | None = None) -> None:
-    """Print the summary and the suggested threshold of a record, and write its figure.
+    """Print summary, diagnosis and suggested threshold of a record, and write its figure.
 
     Args:
         path: CSV file of the record.
@@ -29,7 +24,7 @@ def report(path: Path, output: Path | None = None) -> None:
     record = read_csv(path)
     if not record["step"].size:
         raise ValueError(f"{path} has no updates yet, only the names of the columns.")
-    print(f"{path}\n\n{summary_text(summarize(record))}\n")
+    print(f"{path}\n\n{summary_text(summarize(record))}\n\n{diagnose(record)}\n")
     try:
         print(suggest_max_norm(record))
     except ValueError as error:
@@ -61,5 +56,4 @@ def summary_text(summary: ClippingSummary) -> str:
             "limited by max_update_ratio": f"{percent(limited)} of those applied",
         }
     width = max(map(len, lines))
-    text = "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
-    return text if limited is None or limited < _NEARLY_ALL else f"{text}\n\n{_LIMITED_ALWAYS}"
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())

@@ -1,0 +1,1 @@
+"""What a recorded run shows, in sentences."""
