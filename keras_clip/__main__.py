@@ -45,8 +45,8 @@ def _parser() -> _Parser:
     command = commands.add_parser(
         "report",
         help="summary, figure and a suggested threshold of a recorded run",
-        description="Print what happened to the updates of a run, a diagnosis, and which max_norm it "
-        "speaks for, and draw the figure of keras_clip.plot_clipping.",
+        description="Print what happened to the updates of a run, a diagnosis, and which max_norm "
+        "it speaks for, and draw the figure of keras_clip.plot_clipping.",
         epilog="A record is written by keras_clip.ClipMonitor(csv='run.csv') in model.fit.",
         allow_abbrev=False,
     )
