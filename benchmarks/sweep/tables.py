@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.markdown import replace, row
-from benchmarks.sweep.summary import LOSS_TASKS, TITLES, Scores, load, of_rule, scores
+from benchmarks.sweep.regret import Regrets, regrets
+from benchmarks.sweep.summary import LOSS_TASKS, TITLES, Scores, load, scores
 
 DOCS = Path(__file__).parents[2] / "docs"
 OPTIMIZERS = ("sgd", "adam")
@@ -25,21 +26,6 @@ FEW = (
 )
 # Beyond this the run learned almost nothing.
 _FAR = 100.0
-
-RULES = {
-    "default_and_ratio": "`max_norm=1` and `max_update_ratio=0.003`",
-    "update_of_each_variable": "`max_update_ratio=0.003`, each variable",
-    "adaptive_gradient_clipping": "`AdaptiveGradientClipping`",
-    "auto_clip": "`AutoClip`",
-    "z_clip": "`ZClip`",
-}
-DEFAULTS = {
-    "default_and_ratio": PAIR,
-    "update_of_each_variable": "max_update_ratio=0.003",
-    "adaptive_gradient_clipping": "clipping=0.01",
-    "auto_clip": "percentile=10",
-    "z_clip": "max_grad_norm=1",
-}
 
 
 def main() -> None:
@@ -57,6 +43,8 @@ def learning_rates(cells: dict[str, Any]) -> list[str]:
     for task, title in TITLES.items():
         for optimizer in OPTIMIZERS:
             own = scores(cells, task, optimizer)
+            if own is None:
+                continue
             best = own.best(own.norms())
             shown = f"{best:.3g}" if own.is_loss else f"{best:.0f} %"
             distances = [_largest_distance(own, setting) for setting in settings]
@@ -73,6 +61,8 @@ def few(cells: dict[str, Any]) -> list[str]:
     lines = [row(["task, optimizer", *names]), row(["---"] * 4)]
     for task, optimizer in FEW:
         own = scores(cells, task, optimizer)
+        if own is None:
+            continue
         first = own.best_rate("none")
         shown = [
             " / ".join(_score(own, setting, first + further) for further in (0, 2, 4))
@@ -107,48 +97,23 @@ def _distance(task: str, distance: float | None) -> str:
 
 
 def regret(cells: dict[str, Any]) -> list[str]:
-    """For each default: distance to the best threshold of the grid in the same cell."""
-    lines = [
-        row(["limit", "cells", "median", "worst", "lost more than 50"]),
-        row(["---"] * 5),
-    ]
-    fixed = {
-        "none": "no clip",
-        "max_norm=1": "`max_norm=1`",
-        "max_update_ratio=0.003": "`max_update_ratio=0.003`",
-        "max_update_ratio=0.01": "`max_update_ratio=0.01`",
-        "max_norm=1, max_update_ratio=0.01": "`max_norm=1` and `max_update_ratio=0.01`",
-    }
-    for setting, title in fixed.items():
-        lines.append(_regret_row(title, _regrets(cells, "number", setting)))
-    for rule, title in RULES.items():
-        lines.append(_regret_row(title, _regrets(cells, rule, DEFAULTS[rule])))
-    return lines
+    """For each rule: distance to the best threshold of the grid in the same cell."""
+    names = ["limit", "cells", "median", "worst", "diverged", "best number: median", "worst"]
+    lines = [row(names), row(["---"] * len(names))]
+    return lines + [_regret_row(own) for own in regrets(cells)]
 
 
-def _regrets(cells: dict[str, Any], rule: str, setting: str) -> np.ndarray:
-    """For all tasks: at three learning rates around the unclipped run's best one."""
-    found = []
-    for task in TITLES:
-        for optimizer in OPTIMIZERS:
-            own = scores(cells, task, optimizer)
-            other = own if rule == "number" else of_rule(cells, task, optimizer, rule)
-            if other is None:
-                continue
-            middle = own.best_rate("none")
-            for place in range(max(0, middle - 1), min(len(own.rates), middle + 2)):
-                norms = np.array([own.by_setting[name][place] for name in own.norms()])
-                best = float(norms.min() if own.is_loss else norms.max())
-                found.append(float(own.distance(other.by_setting[setting][place], best)))
-    return np.array(found)
+def _regret_row(own: Regrets) -> str:
+    if not own.default.size:
+        return row([own.title, "0", *["-"] * 5])
+    diverged = f"{100 * own.diverged.mean():.0f} %"
+    tuned = [f"{np.median(own.tuned):.1f}", _worst(own.tuned)] if own.tuned.size else ["-", "-"]
+    shown = [f"{np.median(own.default):.1f}", _worst(own.default), diverged]
+    return row([own.title, str(own.default.size), *shown, *tuned])
 
 
-def _regret_row(title: str, regrets: np.ndarray) -> str:
-    if not regrets.size:
-        return row([title, "0", "-", "-", "-"])
-    worst = "fails" if regrets.max() > _FAR else f"{regrets.max():.0f}"
-    failed = f"{100 * np.mean(regrets > 50):.0f} %"
-    return row([title, str(regrets.size), f"{np.median(regrets):.1f}", worst, failed])
+def _worst(distances: np.ndarray) -> str:
+    return "fails" if distances.max() > _FAR else f"{distances.max():.0f}"
 
 
 if __name__ == "__main__":
