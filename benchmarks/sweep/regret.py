@@ -57,6 +57,7 @@ class Regrets:
 
     Attributes:
         title: of the rule, for tables and figures.
+        names: of the cells, such as "LoRA, sgd".
         default: with the default.
         tuned: with the number that was best on the seeds that are not reported. Empty if the
             rule has no grid.
@@ -64,6 +65,7 @@ class Regrets:
     """
 
     title: str
+    names: list[str]
     default: np.ndarray
     tuned: np.ndarray
     diverged: np.ndarray
@@ -77,20 +79,22 @@ def regrets(cells: dict[str, Any]) -> list[Regrets]:
 def _regrets(
     cells: dict[str, Any], title: str, rule: str, default: str, grid: str | None
 ) -> Regrets:
+    places = list(_places(cells, rule))
     found = [
         (
             _regret(own, other, rate, default),
             np.nan if grid is None else _regret(own, other, rate, _best(other, rate, grid)),
             _diverged(own, other, rate, default),
         )
-        for own, other, rate in _places(cells, rule)
+        for _, own, other, rate in places
     ]
     columns = np.array(found, dtype=float).reshape(-1, 3).T
-    return Regrets(title, columns[0], columns[1][~np.isnan(columns[1])], columns[2])
+    names = [name for name, *_ in places]
+    return Regrets(title, names, columns[0], columns[1][~np.isnan(columns[1])], columns[2])
 
 
-def _places(cells: dict[str, Any], rule: str) -> Iterator[tuple[Scores, Scores, float]]:
-    """Yield fixed thresholds, the rule and a learning rate: those that were trained."""
+def _places(cells: dict[str, Any], rule: str) -> Iterator[tuple[str, Scores, Scores, float]]:
+    """Yield a name, fixed thresholds, the rule and a learning rate: those that were trained."""
     for task in TITLES:
         for optimizer in OPTIMIZERS:
             own = scores(cells, task, optimizer)
@@ -100,7 +104,7 @@ def _places(cells: dict[str, Any], rule: str) -> Iterator[tuple[Scores, Scores, 
             middle = own.best_rate("none")
             for rate in own.rates[max(0, middle - 1) : middle + 2]:
                 if other.place(rate) is not None:
-                    yield own, other, float(rate)
+                    yield f"{TITLES[task]}, {optimizer}", own, other, float(rate)
 
 
 def _regret(own: Scores, other: Scores, rate: float, setting: str) -> float:

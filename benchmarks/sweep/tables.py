@@ -24,6 +24,8 @@ FEW = (
     ("vision_transformer", "adam"),
     ("character_model", "adam"),
 )
+# What a rule that nobody tunes should reach.
+_GOOD_MEDIAN, _GOOD_WORST = 2.0, 10.0
 # Beyond this the run learned almost nothing.
 _FAR = 100.0
 
@@ -32,6 +34,7 @@ def main() -> None:
     cells = load()
     replace(DOCS / "limiting-the-step.md", "learning rates", learning_rates(cells))
     replace(DOCS / "choosing-a-clipper.md", "regret", regret(cells))
+    replace(DOCS / "choosing-a-clipper.md", "advice", advice(cells))
     replace(DOCS.parent / "README.md", "steps", few(cells))
 
 
@@ -101,6 +104,35 @@ def regret(cells: dict[str, Any]) -> list[str]:
     names = ["limit", "cells", "median", "worst", "diverged", "best number: median", "worst"]
     lines = [row(names), row(["---"] * len(names))]
     return lines + [_regret_row(own) for own in regrets(cells)]
+
+
+def advice(cells: dict[str, Any]) -> list[str]:
+    """The rule with the best worst case, what the default loses, and what to avoid."""
+    rules = [own for own in regrets(cells) if own.default.size]
+    most = max(own.default.size for own in rules)
+    everywhere = [own for own in rules if own.default.size == most]
+    best = min(everywhere, key=lambda own: float(own.default.max()))
+    first = next(own for own in rules if own.title == "`max_norm=1`")
+    lines = [f"- To tune nothing, take {best.title}. {_losses(best)}"]
+    if best is not first:
+        lines.append(f"- `max_norm=1` is the default. {_losses(first)}")
+    is_good = np.median(best.default) <= _GOOD_MEDIAN and best.default.max() <= _GOOD_WORST
+    reached = "The first" if is_good else "No"
+    lines.append(f"- {reached} rule reaches a median of 2 and a worst case of 10 over all cells.")
+    failing = [own.title for own in rules if own.diverged.any()]
+    lines.append(
+        "- With the default number a run failed, though some `max_norm` trained all five, with: "
+        + ", ".join(failing)
+        + "."
+    )
+    return lines
+
+
+def _losses(own: Regrets) -> str:
+    far = sorted({name for name, lost in zip(own.names, own.default, strict=True) if lost > 10})
+    where = f" It lost more than 10 on: {'; '.join(far)}." if far else ""
+    median = f"It lost {np.median(own.default):.1f} in the median"
+    return f"{median}, {own.default.max():.0f} at worst.{where}"
 
 
 def _regret_row(own: Regrets) -> str:
