@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.sweep.summary import TITLES, Scores, of_rule, scores
 
 OPTIMIZERS = ("sgd", "adam")
+UNSUPERVISED = (TITLES["generative_adversarial"], TITLES["cart_pole"])
 # Title, rule, default, and the settings to choose the best number from: all, or those that
 # start so.
 ROWS = (
@@ -62,6 +63,8 @@ class Regrets:
         tuned: with the number that was best on the seeds that are not reported. Empty if the
             rule has no grid.
         diverged: whether a run with the default failed, though none failed with some threshold.
+        is_supervised: whether the score varies little from seed to seed, as it does where
+            examples have targets.
     """
 
     title: str
@@ -69,6 +72,7 @@ class Regrets:
     default: np.ndarray
     tuned: np.ndarray
     diverged: np.ndarray
+    is_supervised: np.ndarray
 
 
 def regrets(cells: dict[str, Any]) -> list[Regrets]:
@@ -90,7 +94,9 @@ def _regrets(
     ]
     columns = np.array(found, dtype=float).reshape(-1, 3).T
     names = [name for name, *_ in places]
-    return Regrets(title, names, columns[0], columns[1][~np.isnan(columns[1])], columns[2])
+    is_supervised = np.array([not name.startswith(UNSUPERVISED) for name in names], dtype=bool)
+    tuned = columns[1][~np.isnan(columns[1])]
+    return Regrets(title, names, columns[0], tuned, columns[2], is_supervised)
 
 
 def _places(cells: dict[str, Any], rule: str) -> Iterator[tuple[str, Scores, Scores, float]]:
