@@ -3,6 +3,7 @@
     python -m benchmarks.sweep --quick                    # all tasks, small; five minutes
     python -m benchmarks.sweep --results FOLDER --workers 8 --seconds 300
     python -m benchmarks.sweep --only lora --optimizers adam --rules number
+    python -m benchmarks.sweep --near                     # three learning rates for most rules
 
 Runs on Keras with JAX. A cell is a task, an optimizer and a rule. One program trains all its
 numbers, learning rates and seeds. Each cell is written as soon as it is done, so a stopped sweep
@@ -13,6 +14,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from benchmarks import tasks
 from benchmarks.sweep import cells
 from benchmarks.sweep.cells import Cell, Extent
 from benchmarks.sweep.results import Results
+from benchmarks.sweep.summary import best_unclipped_rate
 from benchmarks.sweep.workers import trained
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -43,7 +46,7 @@ def main(given: list[str] | None = None) -> None:
             if time.perf_counter() - started > arguments.seconds:
                 print("Time is up; run the same command again to go on.", flush=True)
                 return
-            yield cell
+            yield _near(cell, results.cells) if arguments.near else cell
 
     failed = 0
     for done, (cell, found, versions) in enumerate(trained(due(), extent, arguments.workers), 1):
@@ -58,6 +61,13 @@ def main(given: list[str] | None = None) -> None:
         raise SystemExit(f"{failed} cells failed.")
 
 
+def _near(cell: Cell, found: dict[str, Any]) -> Cell:
+    """Return the cell at the learning rates that the tables of other rules read."""
+    if cell.rule in cells.AT_EVERY_RATE:
+        return cell
+    return replace(cell, near=best_unclipped_rate(found, cell.task, cell.optimizer))
+
+
 def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few numbers, short runs")
@@ -65,6 +75,11 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--optimizers", nargs="*", default=None, choices=cells.OPTIMIZERS)
     parser.add_argument("--rules", nargs="*", default=None, choices=cells.RULES)
     parser.add_argument("--schedules", nargs="*", default=["constant"], choices=cells.SCHEDULES)
+    parser.add_argument(
+        "--near",
+        action="store_true",
+        help="train most rules only near the unclipped run's best learning rate",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that share the device")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the file")
     parser.add_argument(

@@ -9,6 +9,7 @@ OPTIMIZERS = ("sgd", "adam", "lion")
 SCHEDULES = ("constant", "cosine", "cosine_all")
 RULES = (
     "number",
+    "auto_clip_bounded",
     "default_and_ratio",
     "update_of_each_variable",
     "adaptive_gradient_clipping",
@@ -18,22 +19,33 @@ RULES = (
     "clip_by_norm",
     "clip_by_value",
     "clip_by_block_rms",
+    "z_clip_unbounded",
+    "ada_gc_unbounded",
 )
+# The pages show these at every learning rate.
+AT_EVERY_RATE = ("number", "default_and_ratio")
 REPORTED_SEEDS = (0, 1, 2, 3, 4)
 # Numbers are chosen on these, and not reported on them.
 OTHER_SEEDS = (100, 101)
+# So many rules come first, on all tasks.
+_ADVISED = 2
+_SLOW = ("character_model", "character_model_corrupted", "vision_transformer", "convolutional")
 # Half powers of ten: from a tenth of the good learning rate to a thousand times it.
 _RATES = range(-2, 7)
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One program: a task, an optimizer, a rule with several numbers, a schedule."""
+    """One program: a task, an optimizer, a rule with several numbers, a schedule.
+
+    With `near`, a learning rate, only that one and its neighbours are tried.
+    """
 
     task: str
     optimizer: str
     rule: str
     schedule: str
+    near: float | None = None
 
     @property
     def key(self) -> str:
@@ -59,11 +71,15 @@ class Extent:
     def steps(self, steps: int) -> int:
         return max(2, steps // 20) if self.is_quick else steps
 
-    def learning_rates(self, good: float) -> list[float]:
+    def learning_rates(self, good: float, near: float | None = None) -> list[float]:
         """Return learning rates such as 0.001, 0.003, 0.01, around a good one."""
         middle = round(2 * math.log10(good))
         exponents = (0, 2, 4) if self.is_quick else _RATES
-        return [_half_power(middle + exponent) for exponent in exponents]
+        rates = [_half_power(middle + exponent) for exponent in exponents]
+        if near is None:
+            return rates
+        place = rates.index(near)
+        return rates[max(0, place - 1) : place + 2]
 
 
 def _half_power(exponent: int) -> float:
@@ -89,12 +105,13 @@ def plan(
     return sorted(cells, key=_rank)
 
 
-def _rank(cell: Cell) -> tuple[bool, int, bool, int, int]:
-    """Sort by number first, then Lion last, then by rule, task and optimizer."""
+def _rank(cell: Cell) -> tuple[int, int, bool, bool, int, int]:
+    """Sort the advised rules first, then Lion and slow tasks last, then by rule and task."""
     return (
-        cell.rule != "number",
+        min(RULES.index(cell.rule), _ADVISED),
         SCHEDULES.index(cell.schedule),
         cell.optimizer == "lion",
+        cell.task in _SLOW and cell.rule not in RULES[:_ADVISED],
         RULES.index(cell.rule),
         tasks.NAMES.index(cell.task),
     )

@@ -97,8 +97,24 @@ RULES = {
     "auto_clip": _clipper(
         keras_clip.AutoClip, "percentile", 10.0, (90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0)
     ),
+    # Learns from norms up to 1.5 times its threshold, which is never below `min_threshold`.
+    "auto_clip_bounded": _clipper(
+        lambda: keras_clip.AutoClip(25.0, min_threshold=1.0, max_growth=1.5), "min_threshold", 1.0
+    ),
     "z_clip": _clipper(keras_clip.ZClip, "max_grad_norm", 1.0),
+    "z_clip_unbounded": _clipper(
+        lambda: keras_clip.ZClip(max_grad_norm=None),
+        "z_thresh",
+        2.5,
+        (4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5),
+    ),
     "ada_gc": _clipper(keras_clip.AdaGC, "max_norm", 1.0),
+    "ada_gc_unbounded": _clipper(
+        lambda: keras_clip.AdaGC(max_norm=NO_LIMIT),
+        "clip_ratio",
+        1.04,
+        (2.0, 1.5, 1.2, 1.1, 1.04, 1.02, 1.01),
+    ),
 }
 
 # For a quick sweep.

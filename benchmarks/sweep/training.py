@@ -30,7 +30,7 @@ def train(cell: Cell, extent: Extent) -> dict[str, Any]:
     """Return settings, learning rates, seeds and the results of all their combinations."""
     task = tasks.load(cell.task)
     settings = chosen_settings(cell.rule, extent.is_quick)
-    rates = extent.learning_rates(task.good_rates[cell.optimizer])
+    rates = extent.learning_rates(task.good_rates[cell.optimizer], cell.near)
     steps = extent.steps(task.steps)
     program = Program(task, cell)
     shared = program.shared(extent.seeds, steps, cell.schedule)
@@ -58,14 +58,15 @@ class Program:
         self.model = task.make_model()
         rule = RULES[cell.rule]
         # A history of one update: what `run` counts.
-        self.optimizer = ClippedOptimizer(
-            OPTIMIZERS[cell.optimizer](), history_size=1, **rule.limits()
+        clipped = ClippedOptimizer(
+            OPTIMIZERS[cell.optimizer](), history_size=1, **rule.limits(), **task.limits
         )
+        self.optimizer = _loss_scaled(clipped) if task.is_loss_scaled else clipped
         self.optimizer.build(self.model.trainable_variables)
         self.state = [variable.value for variable in self.optimizer.variables]
         self.rate = self._position(self.optimizer.learning_rate)
         self.numbers = {
-            name: self._position(number_of(self.optimizer, name))
+            name: self._position(number_of(clipped, name))
             for name in next(iter(rule.settings.values()))
         }
         self.records = {
@@ -101,7 +102,7 @@ class Program:
         def step(carry: Any, now: Any) -> Any:
             weights, fixed, state, counts = carry
             batch = self._batch(shared["data"], now, lane["seed"])
-            gradients, fixed = jax.grad(self._loss, has_aux=True)(weights, fixed, *batch)
+            gradients, fixed = jax.grad(self._loss, has_aux=True)(weights, fixed, state, *batch)
             state = self._with_numbers(state, lane, now)
             weights, state = self.optimizer.stateless_apply(state, gradients, weights)
             return (weights, fixed, state, counts + self._counts(state)), None
@@ -124,9 +125,14 @@ class Program:
         inputs, targets = data["inputs"][chosen], data["targets"][chosen]
         return self.task.batch(inputs, targets, now["is_corrupted"][seed])
 
-    def _loss(self, weights: Any, fixed: Any, inputs: Any, targets: Any) -> tuple[Any, Any]:
+    def _loss(
+        self, weights: Any, fixed: Any, state: Any, inputs: Any, targets: Any
+    ) -> tuple[Any, Any]:
         outputs, fixed = self.model.stateless_call(weights, fixed, inputs, training=True)
-        return self.task.loss(targets, outputs), fixed
+        loss = self.task.loss(targets, outputs)
+        if self.task.is_loss_scaled:
+            loss = loss * state[self._position(self.optimizer.dynamic_scale)]
+        return loss, fixed
 
     def _with_numbers(self, state: Any, lane: Any, now: Any) -> list[Any]:
         """Return the state with the learning rate and the limits of a step."""
@@ -149,6 +155,11 @@ class Program:
         if "history_of_update_ratios" in self.records:
             is_limited = state[self.records["history_of_update_ratios"]][0, 1] < 1.0
         return jnp.stack([is_clipped, is_limited]).astype("float32")
+
+
+def _loss_scaled(clipped: ClippedOptimizer) -> Any:
+    """Return the optimizer as `compile` makes it, with a scale that may grow in a short run."""
+    return keras.optimizers.LossScaleOptimizer(clipped, dynamic_growth_steps=50)
 
 
 def _initial_values(task: Task, seed: int) -> Any:

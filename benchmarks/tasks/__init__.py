@@ -22,6 +22,9 @@ NAMES = (
     "temporal_order",
     "dense_digits_corrupted",
     "fine_tuning",
+    "cart_pole",
+    "generative_adversarial",
+    "mixed_precision",
 )
 
 

@@ -1,7 +1,7 @@
 """The contract of a task: data, model, loss, metric, failure, length."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class Task:
         data: training data, and held-out data for the score.
         make_model: returns a built Keras model. Its weights depend on Keras's global seed.
         loss: of targets and outputs, a scalar tensor.
-        metric: "accuracy", a share from 0 to 1, or "loss", the loss on held-out data.
+        metric: "accuracy", a share from 0 to 1, higher is better, or "loss", lower is better.
         failure: a run whose score is not better than this has failed.
         batch_size: examples of a training step.
         steps: training steps of a run.
@@ -40,6 +40,9 @@ class Task:
         is_corrupted: whether 1% of the batches have wrong targets and, if inputs are numbers,
             inputs that are 1000 times too large.
         lanes: largest number of runs that one program trains at once.
+        measure: of held-out targets and outputs, the score, if it is not a plain accuracy or loss.
+        limits: more arguments of `ClippedOptimizer`, whatever the rule.
+        is_loss_scaled: whether a `LossScaleOptimizer` scales the loss, as under mixed_float16.
     """
 
     title: str
@@ -53,9 +56,14 @@ class Task:
     good_rates: dict[str, float]
     is_corrupted: bool = False
     lanes: int = 1024
+    measure: Callable[[Any, Any], Any] | None = None
+    limits: dict[str, Any] = field(default_factory=dict)
+    is_loss_scaled: bool = False
 
     def score(self, targets: Any, outputs: Any) -> Any:
         """Return the metric of outputs for held-out data, a scalar tensor."""
+        if self.measure is not None:
+            return self.measure(targets, outputs)
         if self.metric == "loss":
             return self.loss(targets, outputs)
         return jnp.mean((jnp.argmax(outputs, axis=-1) == targets).astype("float32"))

@@ -90,6 +90,50 @@ def test_any_stream_equals_numpy(size, percentile, generated):
     assert sorted(stream.clipper.norms.numpy()) == window
 
 
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    st.sampled_from([0.0, 25.0, 75.0]),
+    st.sampled_from([0.5, 1.0, 20.0]),
+    st.sampled_from([1.0, 1.5, 1000.0]),
+    st.lists(st.tuples(norms, norms, norms), min_size=1, max_size=16),
+)
+def test_any_stream_with_bounded_growth_equals_numpy(percentile, least, growth, generated):
+    arguments = {"history_size": 3, "min_threshold": 1.0, "max_growth": 1.0}
+    stream = stream_of(gradients_of_norms([0.0] * 3), percentile, **arguments)
+    stream.clipper.min_threshold, stream.clipper.max_growth = least, growth
+    oracle = reference.AutoClip(percentile, 3, least, growth)
+    for each in generated:
+        gradients = gradients_of_norms(each)
+        clipped = stream.clip(gradients)
+        threshold = oracle.threshold(global_norm(gradients))
+        assert state_of(stream.clipper) == pytest.approx(threshold, rel=1e-5)
+        assert_gradients_close(clipped, clip_by_global_norm(gradients, threshold))
+
+
+def test_bounded_growth_follows_steady_norms_and_no_explosion():
+    thresholds = {}
+    for norm in (1.2, 5.0, 1e30):
+        clipper = AutoClip(25, 100, min_threshold=1.0, max_growth=1.5)
+        stream = ClippedStream(clipper, SHAPES)
+        for _ in range(100):
+            stream.clip(gradients_of_norms([norm, 0.0, 0.0]))
+        thresholds[norm] = state_of(clipper)
+    assert thresholds[1.2] == pytest.approx(1.2)
+    assert 3.0 < thresholds[5.0] <= 5.0
+    assert thresholds[5.0] <= thresholds[1e30] < 1.5**6
+
+
+@pytest.mark.parametrize("growth", [0.9, 1001, math.nan])
+def test_growth_out_of_bounds(growth):
+    with pytest.raises(ValueError, match="from 1 to 1000.*Received: max_growth="):
+        AutoClip(min_threshold=1.0, max_growth=growth)
+
+
+def test_growth_needs_a_least_threshold():
+    with pytest.raises(ValueError, match="needs a min_threshold above 0.*Received: max_growth=2"):
+        AutoClip(max_growth=2.0)
+
+
 @pytest.mark.parametrize("steps_taken", [3, 8])
 def test_history_holds_the_latest_norms_before_clipping(steps_taken):
     clipper = AutoClip(percentile=0, history_size=4)

@@ -90,7 +90,13 @@ def _auto_clip(rng: np.random.Generator) -> dict[str, Any]:
     percentile = one_of(rng, [0.0, 10.0, 25.0, 50.0, 90.0, 100.0])
     if rng.random() < 0.3:
         percentile = draw_threshold(rng, 5.0, 60.0)
-    return {"percentile": percentile, "history_size": one_of(rng, [1, 3, 100])}
+    is_bounded = rng.random() < 0.5
+    return {
+        "percentile": percentile,
+        "history_size": one_of(rng, [1, 3, 100]),
+        "min_threshold": draw_threshold(rng, 0.1, 5.0) if is_bounded else 0.0,
+        "max_growth": draw_threshold(rng, 1.0, 4.0) if is_bounded else None,
+    }
 
 
 def _z_clip(rng: np.random.Generator) -> dict[str, Any]:
@@ -136,6 +142,8 @@ _THRESHOLDS = {
     "threshold",
     "clipping",
     "percentile",
+    "min_threshold",
+    "max_growth",
     "z_thresh",
     "max_grad_norm",
     "clip_ratio",

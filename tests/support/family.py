@@ -23,6 +23,7 @@ def whole_family() -> Any:
     """
     adaptive = [
         AutoClip(60.0, history_size=5),
+        AutoClip(60.0, history_size=5, min_threshold=0.1, max_growth=1.5),
         ZClip(z_thresh=0.5, max_grad_norm=5.0, warmup_steps=3),
         AdaGC(start_clip_steps=4, max_norm=2.0),
         # Whole counts, so that a single norm beside its threshold would make runs differ.

@@ -20,13 +20,23 @@ class AutoClip(Clipper):
 
     def clip(self, update: Update) -> Arrays:
         if update.norm < LARGEST:
-            self.norms.append(update.norm)
+            self.norms.append(self._entering(update))
             self.norms = self.norms[-self.arguments["history_size"] :]
-        return scaled(update.gradients, update.norm, self._percentile(update), update.margins)
+        return scaled(update.gradients, update.norm, self._threshold(update), update.margins)
 
-    def _percentile(self, update: Update) -> float:
+    def _entering(self, update: Update) -> float:
+        growth = self.at("max_growth", update)
+        if growth is None:
+            return update.norm
+        known = self._threshold(update) if self.norms else self.at("min_threshold", update)
+        return float(min(update.norm, growth * known))
+
+    def _threshold(self, update: Update) -> float:
         if not self.norms:
             return LARGEST
+        return max(self._percentile(update), float(self.at("min_threshold", update)))
+
+    def _percentile(self, update: Update) -> float:
         ascending, last = sorted(self.norms), len(self.norms) - 1
         position = min(max(self.at("percentile", update), 0.0), 100.0) / 100.0 * last
         below = int(position)
@@ -34,10 +44,10 @@ class AutoClip(Clipper):
         return lower + (position - below) * (upper - lower)
 
     def running(self, update: Update) -> tuple[float, float]:
-        return update.norm, self._percentile(update) if self.norms else math.inf
+        return update.norm, self._threshold(update) if self.norms else math.inf
 
     def used(self, update: Update) -> float:
-        return self._percentile(update)
+        return self._threshold(update)
 
 
 class ZClip(Clipper):
