@@ -32,7 +32,7 @@ class UpdateClipping(Rule):
             False: all variables of the group together have one.
         minimum_rms: float of at least 0: the norm of the weights counts at least as much as if
             the root of their mean square were this. Weights that are all 0 can move so. Defaults
-            to 0.001.
+            to 0.01.
 
     Raises:
         TypeError: an argument is of another type.
@@ -61,7 +61,7 @@ class UpdateClipping(Rule):
         max_update_ratio: ThresholdValue = 0.003,
         *,
         per_variable: bool = False,
-        minimum_rms: float = 0.001,
+        minimum_rms: float = 0.01,
     ) -> None:
         self.max_update_ratio = max_update_ratio
         self.per_variable = check_flag("per_variable", per_variable)

@@ -16,7 +16,7 @@ from tests.configurations.emulation.update import Arrays
 _NORMS = 1e-6
 
 # By default weights count at least as if each were this large.
-_MINIMUM_RMS = 0.001
+_MINIMUM_RMS = 0.01
 
 
 @dataclass(frozen=True)
