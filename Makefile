@@ -160,8 +160,9 @@ $(OLDEST)/.tests: requirements/oldest.txt pyproject.toml
 
 $(NIGHTLY)/.tests: requirements/newest.txt pyproject.toml
 	$(call install,$(NIGHTLY),--requirement requirements/newest.txt,Keras's main branch)
+	@$(NIGHTLY)/bin/python -m pip uninstall --quiet --yes keras
 	@$(NIGHTLY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  --force-reinstall git+https://github.com/keras-team/keras
+	  --pre --force-reinstall keras-nightly
 	@touch $@
 
 $(RELEASE)/.tools: requirements/release.txt

@@ -5,7 +5,7 @@ The processes that run tests import Keras. The process that distributes the test
 
 import gc
 import os
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # For the few programs of a test, torch.compile would start helpers that each import torch.
@@ -61,7 +61,11 @@ def pytest_collection_finish() -> None:
 
 def pytest_report_header() -> str:
     """Print the versions of the run."""
-    return f"keras {version('keras')} on {os.environ['KERAS_BACKEND']}"
+    try:
+        keras = f"keras {version('keras')}"
+    except PackageNotFoundError:
+        keras = f"keras-nightly {version('keras-nightly')}"
+    return f"{keras} on {os.environ['KERAS_BACKEND']}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -78,7 +78,6 @@ def test_with_every_option_of_keras(option):
 def test_an_assigned_learning_rate_and_a_schedule_stay():
     optimizer, _ = trained(maker("Adam", clipnorm=0.4))
     optimizer.learning_rate = 0.002
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
     adopted = adopt(optimizer).optimizer
     assert float(adopted.learning_rate) == pytest.approx(0.002)
     assert adopted.inner_optimizer is optimizer

@@ -13,9 +13,15 @@ from keras_clip.types import Tensor, Variable
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
-    """Assign one after another."""
+    """Assign one after another, in place: Keras 3.16 assigns no `DTensor` without its layout."""
     for variable, bound in zip(variables, bounds, strict=True):
-        variable.assign(_clamped(variable.value, bound))
+        value, is_own = _value_and_whether_own(variable)
+        if is_own:
+            with torch.no_grad():
+                part = local_part(value)
+                part.copy_(floating_point.clamped(part, bound))
+        else:
+            variable.assign(_clamped(value, bound))
 
 
 def _clamped(value: Tensor, bound: Tensor) -> Tensor:
