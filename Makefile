@@ -111,8 +111,8 @@ test-oldest: $(OLDEST)/.tests
 test-nightly: $(NIGHTLY)/.tests
 	$(call test_on_all_backends,$(NIGHTLY),nightly,,$(USUAL),$(USUAL) and not any_backend)
 
-# Too long for `make test`: 20 kills on each backend that has such a test.
-endurance: $(NEWEST)/.tests
+# Too long for `make test`: 20 kills on each backend that has such a test, recipes with other packages.
+endurance: $(NEWEST)/.recipes
 	@for backend in $(BACKENDS); do \
 	  KERAS_CLIP_KILLS=20 KERAS_BACKEND=$$backend $(NEWEST)/bin/python -m pytest -q \
 	    tests -m endurance; \
@@ -152,6 +152,11 @@ $(NEWEST)/.demo-%: requirements/newest.txt pyproject.toml
 
 $(NEWEST)/.tests: requirements/newest.txt pyproject.toml
 	$(call install,$(NEWEST),--requirement requirements/newest.txt,what the tests need)
+	@touch $@
+
+$(NEWEST)/.recipes: requirements/recipes.txt $(NEWEST)/.tests
+	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	  --no-deps --requirement requirements/recipes.txt
 	@touch $@
 
 $(OLDEST)/.tests: requirements/oldest.txt pyproject.toml

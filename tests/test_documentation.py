@@ -1,5 +1,7 @@
 """README and pages: every Python block runs unchanged, and all names in the text exist."""
 
+import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -12,7 +14,7 @@ import pytest
 
 import keras_clip
 from keras_clip import ClippedOptimizer
-from tests.support.code_blocks import blocks_of, run
+from tests.support.code_blocks import blocks_here, blocks_of, run
 from tests.support.gradient_stream import assert_identical, values
 from tests.support.models import fit, make_model
 
@@ -20,11 +22,14 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 
-
 WITH_BLOCKS = [name for name, text in TEXTS.items() if blocks_of(text)]
+# Of requirements/recipes.txt, which `make endurance` installs.
+PACKAGES = re.compile(r"^import (bayesflow|keras_hub|keras_tuner)$", flags=re.MULTILINE)
+NEED_PACKAGES = [name for name in WITH_BLOCKS if PACKAGES.search(TEXTS[name])]
+RUN_HERE = [name for name in WITH_BLOCKS if blocks_here(TEXTS[name]) and name not in NEED_PACKAGES]
 
 
-@pytest.mark.parametrize("name", WITH_BLOCKS)
+@pytest.mark.parametrize("name", RUN_HERE)
 def test_python_blocks_run(name, tmp_path, monkeypatch):
     """Run the blocks of a page one after another, with the names of earlier blocks."""
     monkeypatch.chdir(tmp_path)
@@ -45,6 +50,24 @@ def test_python_blocks_run(name, tmp_path, monkeypatch):
     for command in re.findall(r"^python (-m keras_clip .*)$", TEXTS[name], flags=re.MULTILINE):
         printed = subprocess.check_output([sys.executable, *shlex.split(command)], text=True)
         assert printed.strip()
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("name", NEED_PACKAGES)
+def test_python_blocks_run_with_packages(name, tmp_path):
+    """In a process of its own: bayesflow turns off torch's derivatives for all that follows."""
+    (package,) = PACKAGES.findall(TEXTS[name])
+    assert importlib.util.find_spec(package), (
+        f"{package} is not installed: `make endurance` installs requirements/recipes.txt."
+    )
+    program = (
+        "import sys, pathlib\n"
+        "from tests.support.code_blocks import run\n"
+        "assert run(sys.argv[1], pathlib.Path(sys.argv[1]).read_text())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, str(ROOT / name)]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
 
 def test_every_guide_has_a_block_that_runs():

@@ -4,6 +4,8 @@ import contextlib
 
 import jax
 import keras
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
 from tests.matrix.strategy import Strategy
 
@@ -39,6 +41,14 @@ class Sharded(Strategy):
                         variable.assign(value)
                 on_batch(model)
 
+    def own_rows(self, array):
+        return np.split(array, jax.process_count())[jax.process_index()]
+
+    def array(self, variable):
+        value = variable.value
+        whole = value if value.is_fully_addressable else process_allgather(value, tiled=True)
+        return np.array(whole)
+
     def shared(self, array):
         tensor = jax.numpy.asarray(array, keras.config.floatx())
         if self.distribution is None:
@@ -67,19 +77,23 @@ def _applied(optimizer, optimizer_state, gradients, weights, others):
 
 
 def data_parallel():
-    return Sharded(keras.distribution.DataParallel(devices=keras.distribution.list_devices("cpu")))
+    devices = keras.distribution.list_devices("cpu")
+    return Sharded(keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False))
 
 
 def model_parallel():
-    """Units of the hidden layer on 4 devices, halves of the batch on 2."""
+    """Halves of the batch on two groups of devices, units of the hidden layer in each."""
     devices = keras.distribution.list_devices("cpu")
-    mesh = keras.distribution.DeviceMesh((2, 4), ("batch", "model"), devices)
+    shape = (2, len(devices) // 2)
+    mesh = keras.distribution.DeviceMesh(shape, ("batch", "model"), devices)
     layouts = keras.distribution.LayoutMap(mesh)
     layouts[".*hidden/kernel"] = (None, "model")
     layouts[".*hidden/bias"] = ("model",)
     layouts[".*output/kernel"] = ("model", None)
     return Sharded(
-        keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch"),
+        keras.distribution.ModelParallel(
+            layout_map=layouts, batch_dim_name="batch", auto_shard_dataset=False
+        )
     )
 
 
@@ -87,4 +101,6 @@ STRATEGIES = {
     "one device": Sharded,
     "DataParallel, 8 devices": data_parallel,
     "ModelParallel, 8 devices": model_parallel,
+    "DataParallel, 2 processes": data_parallel,
+    "ModelParallel, 2 processes": model_parallel,
 }

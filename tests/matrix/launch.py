@@ -9,8 +9,6 @@ from tests.distribution.processes import results_of
 from tests.matrix.rows import Row
 
 Wanted = dict[Row, list[str]]
-# For a child with many rows on a busy machine.
-SECONDS = 900
 
 
 def evidence(wanted: Wanted) -> dict[tuple[Row, str], dict[str, str | None]]:
@@ -18,12 +16,10 @@ def evidence(wanted: Wanted) -> dict[tuple[Row, str], dict[str, str | None]]:
     row, *_ = wanted
     assert {other.launch for other in wanted} == {row.launch}
     environment = dict(row.environment)
-    if row.backend == "tensorflow" and row.processes > 1:
+    if row.backend != "torch" and row.processes > 1:
         environment["MATRIX_WORKERS"] = ",".join(addresses(row.processes))
     cases = json.dumps([row.case(columns) for row, columns in wanted.items()])
-    processes = results_of(
-        "tests.matrix.program", cases, processes=row.processes, timeout=SECONDS, **environment
-    )
+    processes = results_of("tests.matrix.program", cases, processes=row.processes, **environment)
     return joined(wanted, processes)
 
 

@@ -58,9 +58,7 @@ def strategies_of_backend(rank: int, processes: int) -> dict[str, Any]:
     if backend == "tensorflow":
         return tensorflow_strategies(rank, processes)
     if backend == "jax":
-        from tests.matrix import jax_strategies
-
-        return jax_strategies.STRATEGIES
+        return jax_strategies(rank, processes)
     from tests.matrix import torch_strategies
 
     return torch_strategies.STRATEGIES
@@ -75,6 +73,14 @@ def tensorflow_strategies(rank: int, processes: int) -> dict[str, Any]:
 
     if processes == 1:
         found.split_processor(8)
+    return found.STRATEGIES
+
+
+def jax_strategies(rank: int, processes: int) -> dict[str, Any]:
+    if processes > 1:
+        keras.distribution.initialize(os.environ["MATRIX_WORKERS"], processes, rank)
+    from tests.matrix import jax_strategies as found
+
     return found.STRATEGIES
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 COLUMNS = ("fit", "own loop", "accumulation", "skip", "save and resume")
 TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
 EIGHT_DEVICES = (("XLA_FLAGS", "--xla_force_host_platform_device_count=8"),)
+TWO_DEVICES = (("XLA_FLAGS", "--xla_force_host_platform_device_count=2"),)
 LOOPBACK = (("GLOO_SOCKET_IFNAME", "lo"),)
 
 
@@ -82,6 +83,8 @@ ROWS = [
     Row("jax", "one device"),
     Row("jax", "DataParallel, 8 devices", environment=EIGHT_DEVICES),
     Row("jax", "ModelParallel, 8 devices", environment=EIGHT_DEVICES),
+    Row("jax", "DataParallel, 2 processes", processes=2, environment=TWO_DEVICES),
+    Row("jax", "ModelParallel, 2 processes", processes=2, environment=TWO_DEVICES),
     *precisions("jax", "one device", float64=(("JAX_ENABLE_X64", "1"),)),
     Row("torch", "one process"),
     Row(

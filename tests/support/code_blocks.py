@@ -16,18 +16,23 @@ def blocks_of(text):
     return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def run(name, text):
-    """Run the blocks one after another in one namespace, and return it.
-
-    A block that imports another backend's framework is left out.
-    """
+def blocks_here(text):
+    """Return the blocks that import no other backend's framework."""
     import keras
 
+    found = r"^import (tensorflow|jax|torch)\b"
+    return [
+        block
+        for block in blocks_of(text)
+        if set(re.findall(found, block, flags=re.MULTILINE)) <= {keras.config.backend()}
+    ]
+
+
+def run(name, text):
+    """Run the blocks for the current backend one after another in one namespace, and return it."""
     names = {}
-    for block in blocks_of(text):
-        frameworks = re.findall(r"^import (tensorflow|jax|torch)\b", block, flags=re.MULTILINE)
-        if set(frameworks) <= {keras.config.backend()}:
-            exec(compile(block, name, "exec"), names)
+    for block in blocks_here(text):
+        exec(compile(block, name, "exec"), names)
     return names
 
 
