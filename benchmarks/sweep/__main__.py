@@ -35,11 +35,11 @@ RESULTS = Path(__file__).parents[1] / "results"
 def main(given: list[str] | None = None) -> None:
     arguments = _arguments(given)
     started = time.perf_counter()
-    results = Results(arguments.results, arguments.quick)
+    extent = Extent(arguments.kind)
+    results = Results(arguments.results, extent.kind)
     planned = cells.plan(arguments.only, arguments.optimizers, arguments.rules, arguments.schedules)
     missing = [cell for cell in planned if cell.key not in results.cells]
     print(f"{len(planned)} cells, {len(planned) - len(missing)} of them done", flush=True)
-    extent = Extent(arguments.quick)
 
     def due() -> Iterator[Cell]:
         for cell in missing:
@@ -70,7 +70,10 @@ def _near(cell: Cell, found: dict[str, Any]) -> Cell:
 
 def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few numbers, short runs")
+    for kind, words in (("quick", "few numbers, short runs"), ("long", "ten times the steps")):
+        parser.add_argument(
+            f"--{kind}", dest="kind", action="store_const", const=kind, default="full", help=words
+        )
     parser.add_argument("--only", nargs="*", choices=tasks.NAMES, help="tasks; by default all")
     parser.add_argument("--optimizers", nargs="*", default=None, choices=cells.OPTIMIZERS)
     parser.add_argument("--rules", nargs="*", default=None, choices=cells.RULES)
@@ -86,10 +89,11 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
         "--seconds", type=float, default=float("inf"), help="starts no cell after that"
     )
     arguments = parser.parse_args(given)
+    is_full = arguments.kind == "full"
     arguments.optimizers = arguments.optimizers or (
-        ["sgd", "adam"] if arguments.quick else list(cells.OPTIMIZERS)
+        list(cells.OPTIMIZERS) if is_full else ["sgd", "adam"]
     )
-    arguments.rules = arguments.rules or (["number"] if arguments.quick else list(cells.RULES))
+    arguments.rules = arguments.rules or (list(cells.RULES) if is_full else ["number"])
     return arguments
 
 

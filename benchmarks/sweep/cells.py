@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from benchmarks import tasks
 
@@ -57,24 +58,29 @@ class Extent:
     """How much of a cell is trained.
 
     Attributes:
-        is_quick: few settings, three learning rates, two seeds, a twentieth of the steps.
+        kind: "full"; or few settings, three learning rates and two seeds, with a twentieth of the
+            steps if "quick", or ten times the steps if "long".
     """
 
-    is_quick: bool = False
+    kind: Literal["full", "quick", "long"] = "full"
+
+    @property
+    def is_full(self) -> bool:
+        return self.kind == "full"
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        if self.is_quick:
+        if not self.is_full:
             return (REPORTED_SEEDS[0], OTHER_SEEDS[0])
         return (*REPORTED_SEEDS, *OTHER_SEEDS)
 
     def steps(self, steps: int) -> int:
-        return max(2, steps // 20) if self.is_quick else steps
+        return {"full": steps, "quick": max(2, steps // 20), "long": 10 * steps}[self.kind]
 
     def learning_rates(self, good: float, near: float | None = None) -> list[float]:
         """Return learning rates such as 0.001, 0.003, 0.01, around a good one."""
         middle = round(2 * math.log10(good))
-        exponents = (0, 2, 4) if self.is_quick else _RATES
+        exponents = _RATES if self.is_full else (0, 2, 4)
         rates = [_half_power(middle + exponent) for exponent in exponents]
         if near is None:
             return rates

@@ -11,11 +11,11 @@ class Results:
 
     Args:
         folder: where the file is.
-        is_quick: whether the sweep is a quick one, which has a separate file.
+        kind: that of the sweep's `Extent`; each has its own file.
     """
 
-    def __init__(self, folder: Path, is_quick: bool) -> None:
-        self.path = folder / ("tasks_quick.json" if is_quick else "tasks_sweep.json")
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.path = folder / f"tasks_{'sweep' if kind == 'full' else kind}.json"
         folder.mkdir(parents=True, exist_ok=True)
         self._found: dict[str, Any] = {"versions": {}, "cells": {}}
         if self.path.exists():

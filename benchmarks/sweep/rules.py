@@ -118,14 +118,14 @@ RULES = {
     ),
 }
 
-# For a quick sweep.
-FEW_NUMBERS = ("none", "max_norm=1", "max_update_ratio=0.01")
+# For a quick or a long sweep.
+FEW_NUMBERS = ("none", "max_norm=1", "max_update_ratio=0.003")
 
 
-def chosen_settings(name: str, is_quick: bool) -> dict[str, dict[str, float]]:
+def chosen_settings(name: str, is_full: bool) -> dict[str, dict[str, float]]:
     """Return the settings of a rule, or a few of them."""
     rule = RULES[name]
-    if not is_quick:
+    if is_full:
         return rule.settings
     few = FEW_NUMBERS if name == "number" else (rule.default,)
     return {label: rule.settings[label] for label in few}

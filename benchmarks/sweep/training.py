@@ -29,7 +29,7 @@ _SHARES = ("clipped_share", "limited_share")
 def train(cell: Cell, extent: Extent) -> dict[str, Any]:
     """Return settings, learning rates, seeds and the results of all their combinations."""
     task = tasks.load(cell.task)
-    settings = chosen_settings(cell.rule, extent.is_quick)
+    settings = chosen_settings(cell.rule, extent.is_full)
     rates = extent.learning_rates(task.good_rates[cell.optimizer], cell.near)
     steps = extent.steps(task.steps)
     program = Program(task, cell)

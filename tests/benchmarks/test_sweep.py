@@ -26,7 +26,7 @@ QUICK = {"dense_digits", "heavy_tailed_regression"}
 )
 def test_a_task_trains_two_steps(name, monkeypatch):
     monkeypatch.setattr(Extent, "steps", lambda self, steps: 2)
-    found = train(Cell(name, "adam", "number", "constant"), Extent(is_quick=True))
+    found = train(Cell(name, "adam", "number", "constant"), Extent("quick"))
     score = np.array(found["score"], float)
     assert score.shape == (len(found["settings"]), len(found["learning_rates"]), 2)
     # At the lowest learning rate.
