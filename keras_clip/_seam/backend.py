@@ -246,6 +246,11 @@ class Backend(abc.ABC):
         """Return the name of the current strategy if its workers do not wait for each other."""
         return None
 
+    def process_count(self, variable: Variable) -> int:
+        """Return the number of processes that train `variable`."""
+        del variable
+        return 1
+
     def on_every_device(self, rank: int) -> dict[str, Any]:
         """Return arguments for a new variable, so that a distribution does not shard it."""
         del rank

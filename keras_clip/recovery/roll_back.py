@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_clip.arguments.hyperparameters import check_count, check_finite
 from keras_clip.arguments.thresholds import check_number
-from keras_clip.recovery.guarded_run import GuardedRun, Options
-from keras_clip.recovery.run_state import build, loss_so_far
+from keras_clip.recovery.guarded_run import GuardedRun, Options, Place
+from keras_clip.recovery.run_state import build, check_one_process, loss_so_far
 
 
 class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
@@ -24,7 +24,8 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
     A check with skipped and applied updates is not judged: its mean includes skipped batches.
     After `patience` bad checks in a row it restores the latest good snapshot bit for bit:
     weights, seeds of layers, moments, iterations, the clipper's state and all counters. The
-    learning rate, metrics and `optimizer.history` stay. `fit` then goes on with the next batch.
+    learning rate, metrics and `optimizer.history` stay; the column `rolled_back` of the history
+    marks the updates that were taken back. `fit` then goes on with the next batch.
     Metrics restart, so the logs of the epoch cover the batches after the rollback. They also
     restart after a check with a NaN loss, which would stay in the mean.
 
@@ -38,11 +39,13 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
 
     The host waits for the device once per check. Snapshots take the memory of weights and
     optimizer, `snapshots` times, on the host. The callback itself is not saved: a resumed run
-    begins with new snapshots. Each process decides for itself, so use one process.
+    begins with new snapshots, and a lowered learning rate stays. Each process would decide for
+    itself, so several processes raise an error.
 
     `events` is a list of dicts, one for each rollback: `step`, the number of batches so far;
-    `reason`; `bad_since`, the number of batches before the first bad check; `restored_step`. Each
-    is also logged as a warning of the logger "keras_clip".
+    `reason`; `bad_since`, the number of batches before the first bad check; in `fit`, `epoch` and
+    `batch`, the indices from 0 of the first batch after these; `restored_step`. Each is also
+    logged as a warning of the logger "keras_clip".
 
     Args:
         every: int of at least 1, number of batches between two snapshots. Defaults to 100.
@@ -56,13 +59,15 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
             before half of them are known. Defaults to 16.
         learning_rate_factor: float above 0 and at most 1, multiplies the learning rate at each
             rollback, or None. Defaults to None.
+        learning_rate_steps: int of at least 1, number of batches after a rollback, then the
+            factor is taken back. Defaults to None, never.
         max_rollbacks: int of at least 0, number of rollbacks before an error. Defaults to 3.
 
     Raises:
         TypeError: an argument is of another type.
         ValueError: an argument is out of its bounds; at the start, the optimizer is not built, or
-            `learning_rate_factor` is given and the learning rate is a schedule; at a check, no
-            metric "loss" was updated.
+            `learning_rate_factor` is given and the learning rate is a schedule, or several
+            processes train; at a check, no metric "loss" was updated.
         TooManyRollBacksError: at a check, one more rollback would be needed. The model is in the
             state of the latest good snapshot.
 
@@ -94,6 +99,7 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
         multiple: float = 6.0,
         window: int = 16,
         learning_rate_factor: float | None = None,
+        learning_rate_steps: int | None = None,
         max_rollbacks: int = 3,
     ) -> None:
         super().__init__()
@@ -104,12 +110,14 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
             multiple=check_finite("multiple", multiple),
             window=check_count("window", window, minimum=2),
             learning_rate_factor=_check_factor(learning_rate_factor),
+            learning_rate_steps=_check_steps(learning_rate_steps, learning_rate_factor),
             max_rollbacks=check_count("max_rollbacks", max_rollbacks, minimum=0),
         )
         self._check_every = check_count("check_every", check_every, minimum=1)
         self._run: GuardedRun | None = None
         self._pending: list[Any] = []
         self._batches = 0
+        self._epoch = 0
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -125,6 +133,7 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
         """
         self.set_model(model)
         chosen = model.optimizer if optimizer is None else optimizer
+        check_one_process(model)
         self._run = GuardedRun(model, chosen, self._options)
         self._pending = []
         self._batches = 0
@@ -139,7 +148,8 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
             raise ValueError("Call RollBack.start(model, optimizer) before after_batch(loss).")
         self._pending.append(loss)
         self._batches += 1
-        self._run.advance_to(self._batches)
+        self._run.advance_to(self._batches, Place())
+        self._end_lower_rate()
         if len(self._pending) < self._check_every:
             return False
         losses = [float(ops.convert_to_numpy(pending)) for pending in self._pending]
@@ -159,23 +169,26 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
         assert model is not None
         if model.built:
             build(model.optimizer, model.trainable_variables)
+            check_one_process(model)
             self._run = GuardedRun(model, model.optimizer, self._options, self._batches)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Keras has reset the metrics."""
-        del epoch, logs
+        del logs
+        self._epoch = epoch
         self._losses_seen = np.zeros(2)
 
     # Not at the batch's end, where Keras would convert the logs of every batch and wait.
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Check the batches before this one."""
-        del batch, logs
+        del logs
         if self._run is None:
             self._start_if_built()
         self._check_if(self._check_every)
+        self._end_lower_rate()
         self._batches += 1
         if self._run is not None:
-            self._run.advance_to(self._batches)
+            self._run.advance_to(self._batches, Place(self._epoch, batch))
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Check the rest of the epoch before the validation resets the metrics."""
@@ -200,6 +213,23 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
         if run.check(total / count) or not np.isfinite(total):
             model.reset_metrics()
             self._losses_seen = np.zeros(2)
+
+    def _end_lower_rate(self) -> None:
+        if self._run is not None and self._run.is_lowered_until(self._batches):
+            # On JAX, this brings the variables up to date.
+            assert self.model is not None
+            self._run.raise_learning_rate(self._batches)
+
+
+def _check_steps(steps: Any, factor: Any) -> int | None:
+    if steps is None:
+        return None
+    if factor is None:
+        raise ValueError(
+            "learning_rate_steps is the number of batches with a lower learning rate. Give "
+            f"learning_rate_factor as well. Received: learning_rate_steps={steps!r}."
+        )
+    return check_count("learning_rate_steps", steps, minimum=1)
 
 
 def _check_factor(factor: Any) -> float | None:

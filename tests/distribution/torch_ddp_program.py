@@ -8,6 +8,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from keras_clip import AutoClip, ClippedOptimizer
+from keras_clip._seam import backend
 from tests.distribution.processes import strict_warnings
 from tests.distribution.torch_group import in_group
 from tests.distribution.trained import (
@@ -79,7 +80,8 @@ def main(rank):
     together = {case: train(case, rank) for case in CASES}
     # Each process has half of the cases to train again, by itself.
     alone = {case: train(case) for case in list(CASES)[rank::2]}
-    return {"together": together, "alone": alone}
+    processes = backend.process_count(make_model().trainable_variables[0])
+    return {"together": together, "alone": alone, "processes": processes}
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ ALLOWED = {
         "weights",
     },
     "monitoring": {"_seam", "arguments", "clippers", "monitoring", "optimizer", "records"},
-    "recovery": {"_seam", "arguments", "monitoring", "recovery", "types"},
+    "recovery": {"_seam", "arguments", "monitoring", "optimizer", "recovery", "types"},
     "__main__": {"monitoring"},
     "demo": {"demo", "monitoring", "optimizer", "records"},
     "": {

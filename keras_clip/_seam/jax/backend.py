@@ -108,6 +108,11 @@ class JaxBackend(Backend):
     def count_up(self, variable: Variable) -> None:
         variable.assign(variable.value + 1)
 
+    def process_count(self, variable: Variable) -> int:
+        del variable
+        count: int = jax.process_count()
+        return count
+
     def on_every_device(self, rank: int) -> dict[str, Any]:
         distribution = keras.distribution.distribution()
         # Keras 3.8 has no argument for a layout.

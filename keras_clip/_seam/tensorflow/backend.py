@@ -148,5 +148,8 @@ class TensorFlowBackend(Backend):
     def asynchronous_strategy(self) -> str | None:
         return replicas.asynchronous_strategy()
 
+    def process_count(self, variable: Variable) -> int:
+        return replicas.process_count(variable)
+
     def scope_of(self, variable: Variable) -> AbstractContextManager[Any]:
         return replicas.scope_of(variable)

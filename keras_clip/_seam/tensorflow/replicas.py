@@ -45,6 +45,14 @@ def scope_of(variable: Variable) -> AbstractContextManager[Any]:
     return nullcontext() if strategy is None else strategy.scope()
 
 
+def process_count(variable: Variable) -> int:
+    """Return the number of tasks in the cluster of the strategy of `variable`."""
+    strategy = getattr(variable.value, "distribute_strategy", None)
+    resolver = getattr(strategy, "cluster_resolver", None)
+    tasks = {} if resolver is None else resolver.cluster_spec().as_dict()
+    return max(1, sum(map(len, tasks.values())))
+
+
 def asynchronous_strategy() -> str | None:
     """Return the name of the current strategy if its workers do not wait for each other."""
     strategy = tf.distribute.get_strategy()
