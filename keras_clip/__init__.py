@@ -33,6 +33,7 @@ from keras_clip.weights.weight_clipping import WeightClipping
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from keras_clip.monitoring.batch_keeper import BatchKeeper
     from keras_clip.monitoring.clip_monitor import ClipMonitor
     from keras_clip.monitoring.plot_clipping import plot_clipping
     from keras_clip.monitoring.plot_variables import plot_variables
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 # Imported at first use: training alone does not need them.
 _LATE = {
+    "BatchKeeper": "monitoring.batch_keeper",
     "ClipMonitor": "monitoring.clip_monitor",
     "RaiseOnNonFinite": "monitoring.raise_on_nonfinite",
     "RollBack": "recovery.roll_back",
@@ -58,6 +60,7 @@ __all__ = [
     "AdaptiveGradientClipping",
     "Adoption",
     "AutoClip",
+    "BatchKeeper",
     "Chain",
     "ClipByBlockRMS",
     "ClipByGlobalNorm",

@@ -128,7 +128,8 @@ class Readings:
 
         Some steps cannot raise: XLA or `torch.compile` has compiled them, or they run on an
         accelerator. They skip the update, and this method raises the error. It waits for the
-        device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at the end of each batch.
+        device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at the end of each batch. After
+        the first call, no step raises: the next call does.
 
         Raises:
             NonFiniteGradientError: with `nonfinite="raise"`; it names the variables.

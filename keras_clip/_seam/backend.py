@@ -161,7 +161,7 @@ class Backend(abc.ABC):
         """Return whether an error that depends on `tensor` can be raised here.
 
         False in a compiled program, and if the host would have to wait for a device. False also
-        if the error would cost a graph node and `may_wait` is true.
+        if `may_wait` is true: `raise_if_nonfinite` will raise it.
         """
 
     def raise_where(

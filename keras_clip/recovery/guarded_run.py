@@ -1,10 +1,12 @@
 """A run that is checked from time to time, and goes back if it diverges."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_clip.recovery.loss_watch import LossWatch
+from keras_clip.recovery.options import Options
 from keras_clip.recovery.run_state import (
     Updates,
     learning_rates,
@@ -23,25 +25,16 @@ class TooManyRollBacksError(RuntimeError):
     """A run diverged again after `max_rollbacks` rollbacks."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """The arguments of `RollBack`, which describes them."""
-
-    every: int
-    snapshots: int
-    patience: int
-    multiple: float
-    window: int
-    learning_rate_factor: float | None
-    learning_rate_steps: int | None
-    max_rollbacks: int
-
-
 class Place(NamedTuple):
-    """Where a batch of `fit` is: index of its epoch, and its index in the epoch; both from 0."""
+    """Where a batch is: its number, in `fit` its epoch and index in the epoch; all from 0."""
 
+    number: int
     epoch: int | None = None
     batch: int | None = None
+
+
+Save = Callable[[Place], list[Path]]
+"""Writes the batches of a bad check, which begins at a place, and returns the files."""
 
 
 class GuardedRun:
@@ -51,6 +44,7 @@ class GuardedRun:
         model: the Keras model.
         optimizer: its optimizer, built.
         options: when to go back, and how often.
+        save: writes the suspected batches before the run goes back, or None.
         step: number of batches so far. Defaults to 0.
 
     Raises:
@@ -58,14 +52,17 @@ class GuardedRun:
             number.
     """
 
-    def __init__(self, model: Any, optimizer: Any, options: Options, step: int = 0) -> None:
+    def __init__(
+        self, model: Any, optimizer: Any, options: Options, save: Save | None, step: int = 0
+    ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._options = options
+        self._save = save
         self._check_optimizer()
         self.step = self._checked = self._last_good = step
         self._bad_in_a_row = 0
-        self._first_suspect: Place | None = None
+        self._first_suspect: Place | None = None  # the first batch since a good check
         self._lowered_until: list[int] = []
         self.events: list[dict[str, Any]] = []
         self._watch = LossWatch(options.multiple, options.window)
@@ -134,6 +131,7 @@ class GuardedRun:
         self._kept.take(self.step, recorded_updates(self._optimizer))
 
     def _go_back(self, reason: str) -> None:
+        event = self._event(reason)
         restored = self._kept.restore()
         mark_rolled_back(self._optimizer, restored.updates)
         self._updates = updates_of(self._optimizer)
@@ -141,11 +139,12 @@ class GuardedRun:
         if len(self.events) == self._options.max_rollbacks:
             raise TooManyRollBacksError(
                 f"After {self.step} batches {reason}. The run has gone back "
-                f"max_rollbacks={len(self.events)} times before: {self.events}. Lower the "
+                f"max_rollbacks={len(self.events)} times before: {self.events}. Latest event: "
+                f"{event}. Lower the "
                 "learning rate, or look at the data. The model has the state after "
                 f"{restored.step} batches."
             )
-        self.events.append(self._event(reason, restored.step))
+        self.events.append({**event, "restored_step": restored.step})
         self._first_suspect = None
         self._lower_learning_rate()
         _LOG.warning(
@@ -155,16 +154,17 @@ class GuardedRun:
             restored.step,
         )
 
-    def _event(self, reason: str, restored_step: int) -> dict[str, Any]:
-        first = self._first_suspect or Place()
-        return {
+    def _event(self, reason: str) -> dict[str, Any]:
+        first = self._first_suspect
+        assert first is not None  # a check follows a batch
+        event = {
             "step": self.step,
             "reason": reason,
             "bad_since": self._last_good,
             "epoch": first.epoch,
             "batch": first.batch,
-            "restored_step": restored_step,
         }
+        return event if self._save is None else {**event, "files": self._save(first)}
 
     def _lower_learning_rate(self) -> None:
         factor = self._options.learning_rate_factor

@@ -82,8 +82,7 @@ class TorchBackend(Backend):
         return control_flow.is_known_to_hold(condition)
 
     def can_raise(self, tensor: Tensor, may_wait: bool) -> bool:
-        del may_wait
-        return host.can_read(tensor)
+        return not may_wait and host.can_read(tensor)
 
     def run_unless(
         self,
