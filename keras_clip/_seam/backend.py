@@ -20,6 +20,9 @@ class Backend(abc.ABC):
     SPARSE_KIND: ClassVar[str] = "a sparse gradient"
     """The name of the backend's sparse gradient, for an error message."""
 
+    may_keep_loss: ClassVar[bool] = True
+    """Whether the loss that `scale_loss` receives is a value of the step that calls `apply`."""
+
     # Gradients
 
     @abc.abstractmethod
@@ -233,6 +236,17 @@ class Backend(abc.ABC):
         """
         del original, variables
         return list(gradients)
+
+    def whole_loss(self, loss: Tensor) -> Tensor:
+        """Return the loss of the whole batch, as a scalar.
+
+        On replicas, the losses are parts of a sum, as Keras makes them for its gradients.
+        """
+        return ops.mean(loss)
+
+    def this_replica(self) -> int:
+        """Return a number that differs between replicas whose steps run at once."""
+        return 0
 
     def on_every_replica(self, flag: Tensor) -> Tensor:
         """Return whether a scalar is true on every replica."""

@@ -24,3 +24,4 @@ def test_two_processes_with_unequal_data_equal_one():
     assert {case: found for case, found in failures.items() if found} == {}
     assert alone["skip_above, spikes"]["skipped"] == 3
     assert alone["accumulation, spikes"]["skipped"] == 3
+    assert alone["loss, spikes"]["skipped"] == 3

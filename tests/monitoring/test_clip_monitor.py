@@ -427,6 +427,7 @@ class TestSkippedBatches:
         found = {name: column.tolist() for name, column in monitor.skipped_batches.items()}
         assert found == {"step": [1, 2], "epoch": [1, 1], "batch": [1, 5]}
 
+    @pytest.mark.any_backend
     def test_unknown_inside_a_loss_scale(self):
         inner = ClippedOptimizer("sgd", skip_above=1.0, history_size=100)
         scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=1.0)

@@ -18,6 +18,7 @@ class JaxBackend(Backend):
     """An array is logical and spans all devices, so no reduction over replicas is needed."""
 
     SPARSE_KIND = "a jax BCOO"
+    may_keep_loss = False
 
     def as_gradient(self, value: Any) -> Gradient:
         return jax_gradients.as_gradient(value)

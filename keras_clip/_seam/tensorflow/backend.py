@@ -1,5 +1,6 @@
 """The functions of the TensorFlow backend."""
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -138,6 +139,13 @@ class TensorFlowBackend(Backend):
         variables: Sequence[Variable],
     ) -> list[Gradient]:
         return replicas.all_reduce(original, gradients, variables)
+
+    def whole_loss(self, loss: Tensor) -> Tensor:
+        return replicas.whole_loss(loss)
+
+    def this_replica(self) -> int:
+        # MirroredStrategy traces each replica in a thread of its own.
+        return threading.get_ident()
 
     def on_every_replica(self, flag: Tensor) -> Tensor:
         return replicas.on_every_replica(flag)

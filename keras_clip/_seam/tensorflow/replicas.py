@@ -27,6 +27,15 @@ def all_reduce(
     return [gradient for gradient, _ in reduced]
 
 
+def whole_loss(loss: Tensor) -> Tensor:
+    """Return the sum of the mean losses of all replicas; call it on each of them."""
+    loss = tf.reduce_mean(loss)
+    if not tf.distribute.has_strategy():
+        return loss
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+
+
 def on_every_replica(flag: Tensor) -> Tensor:
     """Return whether `flag` is true on every replica; call it on each of them."""
     missing = tf.cast(tf.logical_not(flag), tf.float32)

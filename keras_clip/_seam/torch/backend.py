@@ -129,6 +129,10 @@ class TorchBackend(Backend):
     def count_up(self, variable: Variable) -> None:
         assignments.count_up(variable)
 
+    def whole_loss(self, loss: Tensor) -> Tensor:
+        # No sum over processes: some of a group may train a model by themselves.
+        return torch.as_tensor(loss).detach().mean()
+
     def process_count(self, variable: Variable) -> int:
         del variable
         group = torch.distributed
