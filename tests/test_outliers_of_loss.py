@@ -179,3 +179,19 @@ def test_a_loss_for_another_rule_is_refused():
     optimizer, variable = make("loss")
     with pytest.raises(ValueError, match=r"optimizer.apply\(gradients, variables, loss=loss\)"):
         optimizer.apply(as_tensors([np.ones(1, "float32")]), [variable])
+
+
+@pytest.mark.parametrize("usual", [10.0, -10.0])
+def test_equal_losses_are_compared_with_the_floor(usual):
+    """A deviation of a tenth of the mean, three times: the limit is 3 above the loss."""
+    optimizer, variable = make("loss")
+    for loss in (*[usual] * 8, usual + 3.1, usual + 2.9):
+        apply(optimizer, variable, 1.0, loss)
+    assert optimizer.history["skipped"].tolist() == [False] * 8 + [True, False]
+
+
+def test_a_nan_loss_is_no_sign_of_another_scale():
+    optimizer, variable = make("loss")
+    for loss in (*[1.0] * 8, *[np.nan] * 8, 50.0):
+        apply(optimizer, variable, 1.0, loss)
+    assert optimizer.history["skipped"].tolist() == [False] * 8 + [True] * 9
