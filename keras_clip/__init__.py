@@ -35,6 +35,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from keras_clip.diagnosis.diagnose import Diagnosis, diagnose
     from keras_clip.diagnosis.run import Finding
+    from keras_clip.monitoring.batch_keeper import BatchKeeper
     from keras_clip.monitoring.clip_monitor import ClipMonitor
     from keras_clip.monitoring.plot_clipping import plot_clipping
     from keras_clip.monitoring.plot_variables import plot_variables
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 # Imported at first use: training alone does not need them.
 _LATE = {
+    "BatchKeeper": "monitoring.batch_keeper",
     "ClipMonitor": "monitoring.clip_monitor",
     "Diagnosis": "diagnosis.diagnose",
     "Finding": "diagnosis.run",
@@ -63,6 +65,7 @@ __all__ = [
     "AdaptiveGradientClipping",
     "Adoption",
     "AutoClip",
+    "BatchKeeper",
     "Chain",
     "ClipByBlockRMS",
     "ClipByGlobalNorm",

@@ -53,29 +53,38 @@ class Applying:
     own_variables: Sequence[Variable]
     sum_repeated_rows: bool
 
-    def apply(self, gradients: Gradients, variables: Sequence[Variable]) -> None:
-        """Update the variables, or add the batch to an accumulation."""
+    def apply(
+        self, gradients: Gradients, variables: Sequence[Variable], losses: Sequence[Tensor]
+    ) -> None:
+        """Update the variables, or add the batch to an accumulation.
+
+        `losses` holds the loss of the batch, or none if it is not read.
+        """
         self.weights.check_patterns()
         self.changes.check_patterns()
         batch = self.inner.reduced(self.inner.batch(gradients, variables))
         if not self.inner.accumulates:
-            self._update(batch)
+            self._update(batch, losses)
             return
         backend.accumulate_or_update(
             self.inner.is_micro_batch(),
-            lambda *tensors: self._update(batch.holding(*tensors)),
-            lambda *tensors: self.inner.accumulate(batch.holding(*tensors)),
-            batch.tensors(),
+            lambda losses, *tensors: self._update(batch.holding(*tensors), losses),
+            lambda losses, *tensors: self._accumulate(batch.holding(*tensors), losses),
+            (list(losses), *batch.tensors()),
             self._changed(),
         )
 
-    def _update(self, batch: Batch) -> None:
+    def _accumulate(self, batch: Batch, losses: Sequence[Tensor]) -> None:
+        self.inner.accumulate(batch)
+        self.skipping.accumulate(losses)
+
+    def _update(self, batch: Batch, losses: Sequence[Tensor]) -> None:
         batch = self.inner.averages(batch)
         if not batch.gradients:
             self._change(batch)
             return
         with backend.no_gradients(batch.gradients):
-            clipped, skip = self._clip(batch)
+            clipped, skip = self._clip(batch, losses)
         clipped_batch = batch.holding(clipped, batch.assigned)
         if skip is None:
             self._change(clipped_batch)
@@ -88,7 +97,7 @@ class Applying:
             self._changed(),
         )
 
-    def _clip(self, batch: Batch) -> tuple[list[Gradient], Tensor | None]:
+    def _clip(self, batch: Batch, losses: Sequence[Tensor]) -> tuple[list[Gradient], Tensor | None]:
         """Return the clipped gradients, and whether to skip the update, or None for never."""
         update = self.skipping.zeroed(
             Update(
@@ -99,7 +108,7 @@ class Applying:
                 needs_norms=self.clipper.needs_norms,
             )
         )
-        skip = self.skipping.decide(update, self.clipper)
+        skip = self.skipping.decide(update, self.clipper, losses, self.inner.steps)
         # No state of a clipper would recover from a NaN or from an overflowed norm.
         learns = update.norm_is_in_range
         if skip is not None:

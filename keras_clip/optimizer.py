@@ -26,13 +26,14 @@ from keras_clip.saving import SavedState
 from keras_clip.skipping.decision import Skipping
 from keras_clip.skipping.nonfinite import NonFinitePolicy, check_skip_above
 from keras_clip.skipping.outliers import Outliers, SkipAbove
+from keras_clip.skipping.seen_loss import SeesLoss
 from keras_clip.types import Gradients, Optimizer, ThresholdValue, Variable
 from keras_clip.weights.update_groups import UpdateGroups
 from keras_clip.weights.weight_groups import WeightGroups
 
 
 @keras.saving.register_keras_serializable(package="keras_clip")
-class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimizer):  # type: ignore[misc]
+class ClippedOptimizer(Limits, Readings, SeesLoss, InheritedState, keras.optimizers.Optimizer):  # type: ignore[misc]
     """Clip gradients right before the wrapped optimizer uses them.
 
     `inner_optimizer.update(clip(gradients))`, where the gradients are the whole batch's:
@@ -202,9 +203,17 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
         )
 
     def apply(
-        self, grads: Gradients, trainable_variables: Sequence[Variable] | None = None
+        self,
+        grads: Gradients,
+        trainable_variables: Sequence[Variable] | None = None,
+        *,
+        loss: Any = None,
     ) -> None:
-        """Clip the gradients of one batch and update the variables with them."""
+        """Clip the gradients of one batch and update the variables with them.
+
+        `loss` is the loss of the batch, for `skip_above=Outliers(of="loss")`.
+        """
+        losses = self._skipping.seen_loss.take(loss, self._skipping.reads_loss)
         gradients = list(grads)
         variables = None if trainable_variables is None else list(trainable_variables)
         if not self.built:
@@ -218,7 +227,7 @@ class ClippedOptimizer(Limits, Readings, InheritedState, keras.optimizers.Optimi
                 f"{len(gradients)} gradients for {len(known)} variables."
             )
         assert self._applying is not None  # made by `build`
-        self._applying.apply(gradients, known)
+        self._applying.apply(gradients, known, losses)
 
     def _build_on_first_use(self, variables: list[Variable] | None) -> None:
         if variables is None and not self.inner_optimizer.built:

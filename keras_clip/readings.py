@@ -38,6 +38,7 @@ class Readings:
         - `clip_scale`: norm after clipping divided by norm before: 1 if nothing was clipped, 0 if
           the update was skipped.
         - `skipped`: whether the update was not applied.
+        - `rolled_back`: whether `keras_clip.RollBack` took the update back later.
         - `update_ratio`, with `max_update_ratio`: norm of the change divided by norm of the
           weights, before the limit; NaN if the update was skipped.
         - `update_scale`, with `max_update_ratio`: norm of the change after the limit divided by
@@ -46,6 +47,21 @@ class Readings:
         Micro-batches of a gradient accumulation have no row. Reading waits for the device.
         """
         return self._history.read()
+
+    def mark_rolled_back(self, first: int) -> None:
+        """Mark the updates from step `first` of `history` on as taken back.
+
+        `keras_clip.RollBack` calls it. Waits for the device.
+
+        Args:
+            first: int, step of the first update that was taken back.
+        """
+        self._history.mark_rolled_back(first)
+
+    @property
+    def recorded_updates(self) -> int:
+        """Number of updates that `history` counted, also taken-back ones; waits for the device."""
+        return self._history.updates()
 
     @property
     def history_size(self) -> int:
@@ -112,7 +128,8 @@ class Readings:
 
         Some steps cannot raise: XLA or `torch.compile` has compiled them, or they run on an
         accelerator. They skip the update, and this method raises the error. It waits for the
-        device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at the end of each batch.
+        device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at the end of each batch. After
+        the first call, no step raises: the next call does.
 
         Raises:
             NonFiniteGradientError: with `nonfinite="raise"`; it names the variables.

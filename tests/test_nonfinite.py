@@ -301,7 +301,9 @@ class TestTooManySkips:
     def test_what_skip_above_skips_counts_too(self):
         optimizer = ClippedOptimizer("sgd", 1e-6, skip_above=1.0, max_consecutive_skips=2)
         with (
-            pytest.raises(TooManySkipsError, match=r"because of a norm above skip_above[^:]*$"),
+            pytest.raises(
+                TooManySkipsError, match=r"because of a norm or loss above skip_above[^:]*$"
+            ),
             raised(optimizer),
         ):
             run(optimizer, gradient_stream(3), False)

@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 LONGEST_CELL_SECONDS = 300
 
 # Other tests cover these too, and each takes a minute.
-LONGEST = ("02_exploding_gradients", "03_choosing_a_threshold", "04_scaling_out")
+LONGEST = ("02_exploding_gradients", "03_choosing_a_threshold", "04_scaling_out", "05_spikes")
 
 # Slow, and most of them choose their backend themselves.
 pytestmark = pytest.mark.any_backend

@@ -59,7 +59,7 @@ def test_in_float64_as_in_numpy():
 
 def test_defaults_are_those_of_large_trainers():
     rule = Outliers()
-    assert rule.get_config() == {"multiple": 6.0, "window": 128, "warm_up": 64}
+    assert rule.get_config() == {"multiple": 6.0, "window": 128, "warm_up": 64, "of": "norm"}
     assert Outliers(window=3).warm_up == 2
 
 
@@ -150,7 +150,7 @@ def test_an_accumulation_is_one_norm():
 
 
 def test_too_many_in_a_row_raise():
-    with pytest.raises(TooManySkipsError, match="because of a norm above skip_above"):
+    with pytest.raises(TooManySkipsError, match="because of a norm or loss above skip_above"):
         optimizer = ClippedOptimizer(
             "sgd", skip_above=Outliers(window=4, warm_up=2), max_consecutive_skips=1
         )
@@ -161,10 +161,15 @@ def test_too_many_in_a_row_raise():
 
 
 def test_config():
-    optimizer = ClippedOptimizer("sgd", skip_above=Outliers(5.0, 10, warm_up=3))
+    optimizer = ClippedOptimizer("sgd", skip_above=Outliers(5.0, 10, warm_up=3, of="loss"))
     again = ClippedOptimizer.from_config(json.loads(json.dumps(optimizer.get_config())))
-    assert again.skip_above.get_config() == {"multiple": 5.0, "window": 10, "warm_up": 3}
-    assert repr(again.skip_above) == "Outliers(multiple=5.0, window=10, warm_up=3)"
+    assert again.skip_above.get_config() == {
+        "multiple": 5.0,
+        "window": 10,
+        "warm_up": 3,
+        "of": "loss",
+    }
+    assert repr(again.skip_above) == "Outliers(multiple=5.0, window=10, warm_up=3, of='loss')"
 
 
 @pytest.mark.parametrize(("first", "second"), [(Outliers(), 2.0), (2.0, Outliers())])
@@ -191,6 +196,7 @@ def test_a_rule_may_serve_two_optimizers():
         ({"window": 1}, ValueError, "window must be an int that is at least 2"),
         ({"window": 2.5}, TypeError, "window must be an int"),
         ({"warm_up": 1}, ValueError, "warm_up must be an int that is at least 2"),
+        ({"of": "losses"}, ValueError, "of must be 'norm', 'loss' or 'both'.*of='losses'"),
         ({"warm_up": 200}, ValueError, "warm_up must be at most window.*warm_up=200"),
     ],
 )

@@ -25,6 +25,7 @@ def test_public_names():
         "AdaptiveGradientClipping",
         "Adoption",
         "AutoClip",
+        "BatchKeeper",
         "Chain",
         "ClipByBlockRMS",
         "ClipByGlobalNorm",

@@ -20,6 +20,9 @@ class Backend(abc.ABC):
     SPARSE_KIND: ClassVar[str] = "a sparse gradient"
     """The name of the backend's sparse gradient, for an error message."""
 
+    may_keep_loss: ClassVar[bool] = True
+    """Whether the loss that `scale_loss` receives is a value of the step that calls `apply`."""
+
     # Gradients
 
     @abc.abstractmethod
@@ -161,7 +164,7 @@ class Backend(abc.ABC):
         """Return whether an error that depends on `tensor` can be raised here.
 
         False in a compiled program, and if the host would have to wait for a device. False also
-        if the error would cost a graph node and `may_wait` is true.
+        if `may_wait` is true: `raise_if_nonfinite` will raise it.
         """
 
     def raise_where(
@@ -234,6 +237,17 @@ class Backend(abc.ABC):
         del original, variables
         return list(gradients)
 
+    def whole_loss(self, loss: Tensor) -> Tensor:
+        """Return the loss of the whole batch, as a scalar.
+
+        On replicas, the losses are parts of a sum, as Keras makes them for its gradients.
+        """
+        return ops.mean(loss)
+
+    def this_replica(self) -> int:
+        """Return a number that differs between replicas whose steps run at once."""
+        return 0
+
     def on_every_replica(self, flag: Tensor) -> Tensor:
         """Return whether a scalar is true on every replica."""
         return flag
@@ -245,6 +259,11 @@ class Backend(abc.ABC):
     def asynchronous_strategy(self) -> str | None:
         """Return the name of the current strategy if its workers do not wait for each other."""
         return None
+
+    def process_count(self, variable: Variable) -> int:
+        """Return the number of processes that train `variable`."""
+        del variable
+        return 1
 
     def on_every_device(self, rank: int) -> dict[str, Any]:
         """Return arguments for a new variable, so that a distribution does not shard it."""

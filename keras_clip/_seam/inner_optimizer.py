@@ -62,7 +62,7 @@ class InnerOptimizer:
         if is_multi_optimizer(optimizer):
             keras_private.check_multi_optimizer_names(optimizer)
         self._members = built_members(optimizer) or [optimizer]
-        self._steps = _common_accumulation(self._members)
+        self.steps = _common_accumulation(self._members)
         self.accumulates = bool(self._members[0].gradient_accumulation_steps)
         if self.accumulates:
             for member in self._members:
@@ -73,12 +73,12 @@ class InnerOptimizer:
 
     def is_micro_batch(self) -> Tensor:
         """Whether the next batch is accumulated without an update."""
-        return ops.logical_not((self._optimizer._iterations + 1) % self._steps == 0)
+        return ops.logical_not((self._optimizer._iterations + 1) % self.steps == 0)
 
     def updates(self) -> Tensor:
         """Return the number of updates applied so far."""
         batches = ops.convert_to_tensor(self._optimizer._iterations)
-        return ops.floor_divide(batches, self._steps) if self.accumulates else batches
+        return ops.floor_divide(batches, self.steps) if self.accumulates else batches
 
     def variables(self) -> list[Variable]:
         """Return all variables that an update may change, each once."""
@@ -121,7 +121,7 @@ class InnerOptimizer:
         pairs = zip(batch.gradients, self._sums(batch.variables), strict=True)
         assigned = zip(batch.assigned, self._sums(batch.overwritten), strict=True)
         return batch.holding(
-            [(gradient + accumulated) / self._steps for gradient, accumulated in pairs],
+            [(gradient + accumulated) / self.steps for gradient, accumulated in pairs],
             [ops.maximum(value, accumulated) for value, accumulated in assigned],
         )
 
@@ -155,7 +155,7 @@ class InnerOptimizer:
         if not self.accumulates:
             return
         for optimizer in {id(o): o for o in (self._optimizer, *self._members)}.values():
-            optimizer._iterations.assign(optimizer._iterations + (1 - self._steps))
+            optimizer._iterations.assign(optimizer._iterations + (1 - self.steps))
         self._forget()
 
     def _forget(self) -> None:

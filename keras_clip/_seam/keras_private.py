@@ -174,3 +174,9 @@ def member_of(optimizer: Optimizer, variable: Variable) -> Optimizer:
     if not hasattr(optimizer, "_var_to_optimizer_idx"):
         return optimizer
     return optimizer.optimizers[optimizer._var_to_optimizer_idx[optimizer._var_key(variable)]]
+
+
+def batch_counter(optimizer: Optimizer) -> Variable:
+    """Return the counter of all batches; `iterations` leaves out those of an accumulation."""
+    counter: Variable = optimizer._iterations
+    return counter

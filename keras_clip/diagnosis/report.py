@@ -42,6 +42,7 @@ def summary_text(summary: ClippingSummary) -> str:
     lines = {
         "updates": f"{summary.updates:,}",
         "skipped": f"{summary.skipped:,}",
+        "rolled back": f"{summary.rolled_back:,}",
         "NaN or infinite": f"{summary.nonfinite:,}",
         "clipped": "not known" if share is None else f"{percent(share)} of those applied",
         "latest threshold": "none for the global norm" if threshold is None else f"{threshold:g}",

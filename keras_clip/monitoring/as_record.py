@@ -19,11 +19,11 @@ _ACCEPTED = (
 
 
 def as_record(source: Any) -> dict[str, np.ndarray]:
-    """Return the record that `source` is or has, with all five columns.
+    """Return the record that `source` is or has, with all six columns.
 
-    Missing columns are filled in: `step` counts from 0, no update was skipped, `clip_threshold`
-    is NaN, and `clip_scale` follows from the threshold (NaN without one). The two columns of
-    `max_update_ratio` are included if `source` has both.
+    Missing columns are filled in: `step` counts from 0, no update was skipped or rolled back,
+    `clip_threshold` is NaN, and `clip_scale` follows from the threshold (NaN without one). The
+    two columns of `max_update_ratio` are included if `source` has both.
 
     Raises:
         TypeError: `source` is something else; the message says what is accepted.
@@ -95,9 +95,11 @@ def _completed(given: Any) -> dict[str, np.ndarray]:
         "clip_threshold": threshold,
         "clip_scale": unknown,
         "skipped": np.zeros(norms.shape, bool),
+        "rolled_back": np.zeros(norms.shape, bool),
     }
-    if "skipped" in names:
-        record["skipped"] = np.asarray(given["skipped"]).astype(bool)
+    for name in ("skipped", "rolled_back"):
+        if name in names:
+            record[name] = np.asarray(given[name]).astype(bool)
     if "clip_scale" in names:
         record["clip_scale"] = _floats(given, "clip_scale")
     if {*UPDATE_COLUMNS} <= {*names}:

@@ -118,6 +118,15 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         return record
 
     @property
+    def skipped_batches(self) -> Record:
+        """The skipped updates by `step`, with `epoch` and `batch` in the epoch, from 0.
+
+        `batch` is the last of an accumulation. Inside a `LossScaleOptimizer` it is -1, unknown.
+        """
+        record: Record = only(self._recordings.skipped_batches, "records")
+        return record
+
+    @property
     def variable_norms(self) -> Record:
         """Norms by variable path, with `per_variable`: `ClippedOptimizer.variable_norms`."""
         norms = {name: optimizer.variable_norms for name, optimizer in self.optimizers.items()}
@@ -180,10 +189,10 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Store the first update of the epoch."""
-        del epoch, logs
-        self._bring_up_to_date()
+        del logs
+        _ = self.model  # see `_read`
         self._previous_batch = self._read_at_batch = 0
-        self._recordings.start_epoch()
+        self._recordings.start_epoch(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Read rows that the next step would overwrite."""
@@ -213,13 +222,9 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
             for optimizer in self.optimizers.values():
                 print(largest_norms(optimizer.variable_norms))
 
-    def _bring_up_to_date(self) -> Any:
-        # On JAX, reading `self.model` brings the variables up to date.
-        return self.model
-
     def _read(self) -> None:
-        self._bring_up_to_date()
-        self._recordings.read()
+        optimizer = self.model.optimizer  # On JAX, this brings the variables up to date.
+        self._recordings.read(isinstance(optimizer, keras.optimizers.LossScaleOptimizer))
         if self.per_variable:
             self._tell_of_nonfinite()
 

@@ -36,6 +36,22 @@ def draw_marks(axes: Any, record: Mapping[str, np.ndarray]) -> None:
     _mark(axes, step[elsewhere], 0.91, label, transform=edge, **cross)
 
 
+def draw_rolled_back(axes: Any, record: Mapping[str, np.ndarray]) -> None:
+    """Hatch the stretches of updates that were taken back."""
+    flags = np.concatenate([[0], record["rolled_back"].astype(int), [0]])
+    (starts,), (ends,) = np.nonzero(np.diff(flags) > 0), np.nonzero(np.diff(flags) < 0)
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        axes.axvspan(
+            record["step"][start] - 0.5,
+            record["step"][end - 1] + 0.5,
+            facecolor="none",
+            edgecolor=figures.PALE,
+            hatch="//",
+            zorder=0,
+            label="rolled back" if number == 0 else None,
+        )
+
+
 def _mark(axes: Any, step: np.ndarray, height: Any, label: str, **style: Any) -> None:
     if not step.size:
         return

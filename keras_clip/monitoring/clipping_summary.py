@@ -18,6 +18,7 @@ class ClippingSummary:
     Attributes:
         updates: number of all updates.
         skipped: number of updates that were not applied.
+        rolled_back: number of updates that `RollBack` took back.
         nonfinite: number of updates whose norm is NaN or infinite, skipped or not.
         clipped: number of updates that were applied and clipped; None if unknown.
         percentiles: percent to norm before clipping, over applied updates with a finite norm;
@@ -30,6 +31,7 @@ class ClippingSummary:
 
     updates: int
     skipped: int
+    rolled_back: int
     nonfinite: int
     clipped: int | None
     percentiles: Mapping[int, float]
@@ -66,6 +68,7 @@ def summarize(source: Any) -> ClippingSummary:
     return ClippingSummary(
         updates=norms.size,
         skipped=int(skipped.sum()),
+        rolled_back=int(record["rolled_back"].sum()),
         nonfinite=int((~np.isfinite(norms)).sum()),
         clipped=int(is_clipped(record).sum()) if known.any() else None,
         percentiles=percentiles(finite_norms(record)),

@@ -16,6 +16,13 @@ def merged(kept: Record, latest: Record) -> Record:
     return {name: np.concatenate([kept[name][before], latest[name]]) for name in latest}
 
 
+def newly_rolled_back(kept: Record, latest: Record) -> Record:
+    """Return the rows of `latest` that are rolled back now, and were not in `kept`."""
+    known = kept["step"][kept["rolled_back"]]
+    new = latest["rolled_back"] & ~np.isin(latest["step"], known)
+    return {name: column[new] for name, column in latest.items()}
+
+
 def since(record: Record, step: int) -> Record:
     """Return the rows from `step` on."""
     start = int(np.searchsorted(record["step"], step))

@@ -11,6 +11,7 @@ from keras_clip.monitoring.as_record import as_record
 from keras_clip.monitoring.clipping_margins import (
     draw_counts,
     draw_marks,
+    draw_rolled_back,
     draw_share,
     on_log_axis,
 )
@@ -35,7 +36,8 @@ def plot_clipping(
 
     - The main panel shows the norm before clipping, the threshold and the clipped part over the
       steps, on a log axis. With more than 400 updates, each column shows the smallest, the
-      median and the largest norm. NaN, infinite and zero norms are marked at the edges.
+      median and the largest norm. NaN, infinite and zero norms are marked at the edges, and a
+      hatched area shows the updates that `RollBack` took back.
     - The panel on the right shows the number of updates by norm.
     - The panel below shows `clipped / applied` in up to 60 equal parts of the run.
     - With `max_update_ratio`, a panel shows the ratio of each update to the weights, and the
@@ -96,6 +98,8 @@ def _headline(summary: ClippingSummary, observes_only: bool) -> str:
         parts = [f"{summary.updates:,} updates observed, none clipped"]
     if summary.skipped:
         parts.append(f"skipped: {summary.skipped:,}")
+    if summary.rolled_back:
+        parts.append(f"rolled back: {summary.rolled_back:,}")
     if summary.limited_fraction is not None:
         parts.append(f"limited: {percent(summary.limited_fraction)}")
     if summary.nonfinite:
@@ -121,6 +125,7 @@ def _draw(figure: Any, record: Mapping[str, np.ndarray], summary: ClippingSummar
     else:
         _draw_points(norms, record)
     draw_marks(norms, record)
+    draw_rolled_back(norms, record)
     draw_counts(counts, record)
     last = norms
     for row, draw in enumerate(below, start=1):

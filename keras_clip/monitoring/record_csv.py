@@ -13,7 +13,8 @@ import numpy as np
 from keras_clip.monitoring.whole_files import append, open_to_append, replace_file
 from keras_clip.records.history import UPDATE_COLUMNS
 
-RECORD_COLUMNS = ("step", "grad_norm", "clip_threshold", "clip_scale", "skipped")
+_FLAGS = ("skipped", "rolled_back")
+RECORD_COLUMNS = ("step", "grad_norm", "clip_threshold", "clip_scale", *_FLAGS)
 
 # The second has what `max_update_ratio` measures as well.
 _HEADERS = (RECORD_COLUMNS, (*RECORD_COLUMNS, *UPDATE_COLUMNS))
@@ -200,7 +201,7 @@ def _parse(header: Sequence[str], lines: Sequence[str]) -> dict[str, np.ndarray]
 def _array(name: str, cells: Sequence[str], count: int) -> np.ndarray:
     if name == "step":
         return np.fromiter(map(int, cells), np.int64, count)
-    if name == "skipped":
+    if name in _FLAGS:
         return np.fromiter((("0", "1").index(cell.rstrip("\r")) for cell in cells), bool, count)
     return np.fromiter(map(float, cells), np.float64, count)
 
@@ -208,7 +209,7 @@ def _array(name: str, cells: Sequence[str], count: int) -> np.ndarray:
 def _expected(header: Sequence[str]) -> str:
     numbers = f"a whole number and {len(header) - 1} numbers"
     if tuple(header) in _HEADERS:
-        numbers = "a whole number, three numbers and 0 or 1"
+        numbers = "a whole number, three numbers and twice 0 or 1"
     if len(header) > len(RECORD_COLUMNS) and tuple(header) in _HEADERS:
         numbers += ", and two numbers"
     return f"{numbers}, separated by commas"

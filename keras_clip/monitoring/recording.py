@@ -4,7 +4,7 @@ import os
 import warnings
 from pathlib import Path
 
-from keras_clip.monitoring.merging import merged, since
+from keras_clip.monitoring.merging import merged, newly_rolled_back, since
 from keras_clip.monitoring.record_csv import append_csv, read_csv, write_csv
 from keras_clip.monitoring.tensorboard_events import TensorBoardEvents
 from keras_clip.optimizer import ClippedOptimizer
@@ -43,6 +43,7 @@ class Recording:
                 self.record = read_csv(self._csv)
         self._has_started = True
         self._check_follows_on(_steps(latest) == self._next_step)
+        self._tell_of_rollbacks(latest)
         self.record = merged(self.record, latest)
         self._next_step = _steps(latest)
         return self._next_step
@@ -56,6 +57,7 @@ class Recording:
         self._check_follows_on(_steps(latest) >= self._next_step)
         new = since(latest, self._next_step)
         self._warn_of_gap(new)
+        self._tell_of_rollbacks(latest)
         self.record = merged(self.record, latest)
         self._write(new)
         self._next_step = _steps(latest)
@@ -63,7 +65,8 @@ class Recording:
     def _check_follows_on(self, does: bool) -> None:
         """Rewrite the whole file if the new rows do not continue its last line.
 
-        This happens if the optimizer was set back, or trained without the monitor.
+        This happens if the optimizer was set back, or trained without the monitor, or if earlier
+        updates were rolled back.
         """
         self._has_file = self._has_file and does
 
@@ -76,6 +79,12 @@ class Recording:
                 "them. It reads at least once in as many batches. Make history_size larger.",
                 stacklevel=2,
             )
+
+    def _tell_of_rollbacks(self, latest: Record) -> None:
+        taken_back = newly_rolled_back(self.record, latest)["step"]
+        self._check_follows_on(not (taken_back < self._next_step).any())
+        if self._events is not None and taken_back.size:
+            self._events.write_rollback(taken_back)
 
     def _write(self, new: Record) -> None:
         if self._events is not None:

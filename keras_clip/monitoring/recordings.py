@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_clip.monitoring.epoch_logs import epoch_logs
 from keras_clip.monitoring.recording import Recording
+from keras_clip.monitoring.skipped_batches import SkippedBatches
 from keras_clip.monitoring.tensorboard_events import TensorBoardEvents
 from keras_clip.optimizer import ClippedOptimizer
 from keras_clip.records.history import Record
@@ -40,6 +41,7 @@ class Recordings:
         self.prefixes = {name: f"{name}_" if len(names) > 1 else "" for name in names}
         self.by_name = {optimizer.name: self._recording(optimizer) for optimizer in optimizers}
         self._epoch_starts = dict.fromkeys(names, 0)
+        self._skipped = {optimizer.name: SkippedBatches(optimizer) for optimizer in optimizers}
 
     def _recording(self, optimizer: ClippedOptimizer) -> Recording:
         csv, prefix = self._csv, self.prefixes[optimizer.name]
@@ -80,18 +82,29 @@ class Recordings:
                     "history_size=0 and keeps none. Leave history_size out, or make it positive."
                 )
 
-    def start_epoch(self) -> None:
+    @property
+    def skipped_batches(self) -> dict[str, Record]:
+        """Epoch and batch of the skipped updates of each optimizer, by name."""
+        return {name: skipped.columns for name, skipped in self._skipped.items()}
+
+    def start_epoch(self, epoch: int) -> None:
         """Store the first update of the epoch; waits for the device."""
         self._epoch_starts = {name: own.start() for name, own in self.by_name.items()}
+        for name, skipped in self._skipped.items():
+            skipped.start_epoch(epoch, self._epoch_starts[name])
 
     def epoch_start(self, name: str) -> int:
         """Return the number of updates before the epoch."""
         return self._epoch_starts[name]
 
-    def read(self) -> None:
-        """Add the rows since the last call; waits for the device."""
-        for recording in self.by_name.values():
+    def read(self, is_scaled: bool) -> None:
+        """Add the rows since the last call; waits for the device.
+
+        `is_scaled`: whether a LossScaleOptimizer leaves out updates that have no row.
+        """
+        for name, recording in self.by_name.items():
             recording.read()
+            self._skipped[name].add(recording.record, is_scaled)
 
     def logs(self) -> dict[str, float]:
         """Return the numbers of the epoch so far, of all optimizers."""

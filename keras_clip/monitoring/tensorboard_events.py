@@ -56,6 +56,13 @@ class TensorBoardEvents:
         events.append(_event(last_step, histogram_pb(self._tag("grad_norms"), norms)))
         self._append(events)
 
+    def write_rollback(self, steps: np.ndarray) -> None:
+        """Add a point at 1 for each of these updates, which `RollBack` took back."""
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
+        summary = scalar_pb(self._tag("rolled_back"), 1.0)
+        self._append([_event(step, summary) for step in steps.tolist()])
+
     def _tag(self, name: str) -> str:
         return f"clipping/{self._prefix}{name}"
 

@@ -19,8 +19,8 @@ Record = dict[str, np.ndarray]
 # Columns that a step writes; the host computes the rest when it reads them.
 _COLUMNS = ("grad_norm", "clip_threshold", "norm_after_clip", "kind")
 
-# `kind` is a bit mask: 1 skipped, 2 norm measured after the clip, 4 no threshold.
-_SKIPPED, _MEASURED, _NO_THRESHOLD = 1, 2, 4
+# `kind` is a bit mask: 1 skipped, 2 norm measured after the clip, 4 no threshold, 8 rolled back.
+_SKIPPED, _MEASURED, _NO_THRESHOLD, _ROLLED_BACK = 1, 2, 4, 8
 
 # Columns that a step writes after the wrapped optimizer has changed the weights.
 UPDATE_COLUMNS = ("update_ratio", "update_scale")
@@ -138,6 +138,17 @@ class History:
             columns |= dict(zip(UPDATE_COLUMNS, ratios, strict=True))
         return columns
 
+    def mark_rolled_back(self, first: int) -> None:
+        """Mark the rows from step `first` on as taken back; waits for the device."""
+        if self.is_kept:
+            kind = _COLUMNS.index("kind")
+            updates = self.updates()
+            steps = np.arange(max(first, updates - self.size), updates)
+            rows = self._rows.read(steps)
+            # Not by addition: an update can be taken back twice.
+            rows[:, kind] = rows[:, kind].astype("int64") | _ROLLED_BACK
+            self._rows.replace(steps, rows)
+
     def save(self, store: Any) -> None:
         """Store the filled rows and the count."""
         if self.is_kept:
@@ -175,4 +186,5 @@ def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
         "clip_threshold": threshold,
         "clip_scale": np.where(skipped, 0.0, scale),
         "skipped": skipped,
+        "rolled_back": (bits & _ROLLED_BACK) > 0,
     }

@@ -36,6 +36,12 @@ class Ring:
         rows: np.ndarray = self.variable.numpy()[steps % self.size]
         return rows
 
+    def replace(self, steps: np.ndarray, rows: np.ndarray) -> None:
+        """Overwrite the rows of some of the latest updates; waits for the device."""
+        values = self.variable.numpy().copy()
+        values[steps % self.size] = rows
+        self.variable.assign(values)
+
     def save(self, store: Any, updates: int) -> None:
         """Store the rows that are filled after `updates` updates."""
         store[self.name] = self.variable.numpy()[:updates]

@@ -1,13 +1,17 @@
 """A run that is checked from time to time, and goes back if it diverges."""
 
 import logging
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from keras_clip.recovery.loss_watch import LossWatch
+from keras_clip.recovery.options import Options
 from keras_clip.recovery.run_state import (
     Updates,
     learning_rates,
+    mark_rolled_back,
+    recorded_updates,
     restored_variables,
     updates_of,
     weights_are_finite,
@@ -21,17 +25,16 @@ class TooManyRollBacksError(RuntimeError):
     """A run diverged again after `max_rollbacks` rollbacks."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """The arguments of `RollBack`, which describes them."""
+class Place(NamedTuple):
+    """Where a batch is: its number, in `fit` its epoch and index in the epoch; all from 0."""
 
-    every: int
-    snapshots: int
-    patience: int
-    multiple: float
-    window: int
-    learning_rate_factor: float | None
-    max_rollbacks: int
+    number: int
+    epoch: int | None = None
+    batch: int | None = None
+
+
+Save = Callable[[Place], list[Path]]
+"""Writes the batches of a bad check, which begins at a place, and returns the files."""
 
 
 class GuardedRun:
@@ -41,6 +44,7 @@ class GuardedRun:
         model: the Keras model.
         optimizer: its optimizer, built.
         options: when to go back, and how often.
+        save: writes the suspected batches before the run goes back, or None.
         step: number of batches so far. Defaults to 0.
 
     Raises:
@@ -48,17 +52,22 @@ class GuardedRun:
             number.
     """
 
-    def __init__(self, model: Any, optimizer: Any, options: Options, step: int = 0) -> None:
+    def __init__(
+        self, model: Any, optimizer: Any, options: Options, save: Save | None, step: int = 0
+    ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._options = options
+        self._save = save
         self._check_optimizer()
         self.step = self._checked = self._last_good = step
         self._bad_in_a_row = 0
+        self._first_suspect: Place | None = None  # the first batch since a good check
+        self._lowered_until: list[int] = []
         self.events: list[dict[str, Any]] = []
         self._watch = LossWatch(options.multiple, options.window)
         self._kept = Snapshots(options.snapshots, restored_variables(model, optimizer))
-        self._kept.take(step)
+        self._take_snapshot()
         self._updates = updates_of(optimizer)
 
     def _check_optimizer(self) -> None:
@@ -75,9 +84,11 @@ class GuardedRun:
                 f"learning_rate_factor={factor!r}."
             )
 
-    def advance_to(self, step: int) -> None:
-        """Store the number of batches so far."""
+    def advance_to(self, step: int, place: Place) -> None:
+        """Store the number of batches so far, and where the latest one is."""
         self.step = step
+        if self._first_suspect is None:
+            self._first_suspect = place
 
     @property
     def unchecked(self) -> int:
@@ -95,6 +106,7 @@ class GuardedRun:
         if reason is None:
             self._watch.learn(loss)
             self._bad_in_a_row, self._last_good = 0, self.step
+            self._first_suspect = None
             self._keep()
             return False
         self._bad_in_a_row += 1
@@ -113,31 +125,63 @@ class GuardedRun:
         self._kept.confirm()
         is_due = self.step - self._kept.latest_step >= self._options.every
         if is_due and weights_are_finite(self._model):
-            self._kept.take(self.step)
+            self._take_snapshot()
+
+    def _take_snapshot(self) -> None:
+        self._kept.take(self.step, recorded_updates(self._optimizer))
 
     def _go_back(self, reason: str) -> None:
+        event = self._event(reason)
         restored = self._kept.restore()
+        mark_rolled_back(self._optimizer, restored.updates)
         self._updates = updates_of(self._optimizer)
         self._bad_in_a_row = 0
         if len(self.events) == self._options.max_rollbacks:
             raise TooManyRollBacksError(
                 f"After {self.step} batches {reason}. The run has gone back "
-                f"max_rollbacks={len(self.events)} times before: {self.events}. Lower the "
+                f"max_rollbacks={len(self.events)} times before: {self.events}. Latest event: "
+                f"{event}. Lower the "
                 "learning rate, or look at the data. The model has the state after "
-                f"{restored} batches."
+                f"{restored.step} batches."
             )
-        event = {"step": self.step, "reason": reason, "bad_since": self._last_good}
-        self.events.append({**event, "restored_step": restored})
+        self.events.append({**event, "restored_step": restored.step})
+        self._first_suspect = None
         self._lower_learning_rate()
         _LOG.warning(
             "After %s batches %s. RollBack restored the state after %s batches.",
             self.step,
             reason,
-            restored,
+            restored.step,
         )
+
+    def _event(self, reason: str) -> dict[str, Any]:
+        first = self._first_suspect
+        assert first is not None  # a check follows a batch
+        event = {
+            "step": self.step,
+            "reason": reason,
+            "bad_since": self._last_good,
+            "epoch": first.epoch,
+            "batch": first.batch,
+        }
+        return event if self._save is None else {**event, "files": self._save(first)}
 
     def _lower_learning_rate(self) -> None:
         factor = self._options.learning_rate_factor
         if factor is not None:
             for rate in learning_rates(self._optimizer):
                 rate.assign(rate * factor)
+            if self._options.learning_rate_steps is not None:
+                self._lowered_until.append(self.step + self._options.learning_rate_steps)
+
+    def is_lowered_until(self, step: int) -> bool:
+        """Whether a lower learning rate ends after so many batches."""
+        return step in self._lowered_until
+
+    def raise_learning_rate(self, step: int) -> None:
+        """Take back the factors that end after so many batches."""
+        factor = self._options.learning_rate_factor
+        assert factor is not None  # `RollBack` accepts `learning_rate_steps` only with it
+        for _ in range(self._lowered_until.count(step)):
+            for rate in learning_rates(self._optimizer):
+                rate.assign(rate / factor)

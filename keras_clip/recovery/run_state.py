@@ -10,6 +10,7 @@ from keras import ops
 from keras_clip._seam import backend
 from keras_clip._seam.multi_optimizer import members_of
 from keras_clip.monitoring.clipped_optimizers import clipped_optimizers
+from keras_clip.optimizer import ClippedOptimizer
 from keras_clip.types import Variable
 
 
@@ -18,6 +19,17 @@ def build(optimizer: Any, variables: Sequence[Variable]) -> None:
     if not optimizer.built:
         with backend.scope_of(variables[0]):
             optimizer.build(variables)
+
+
+def check_one_process(model: Any) -> None:
+    """Raise if several processes train the model."""
+    count = max((backend.process_count(v) for v in model.trainable_variables), default=1)
+    if count > 1:
+        raise ValueError(
+            "RollBack works in one process: several would each decide for themselves whether to "
+            f"go back. Received a model that {count} processes train. Leave RollBack out; "
+            "skip_above=keras_clip.Outliers() decides the same on all processes."
+        )
 
 
 def restored_variables(model: Any, optimizer: Any) -> list[Variable]:
@@ -50,6 +62,22 @@ def weights_are_finite(model: Any) -> bool:
     return all(bool(ops.all(ops.isfinite(weight.value))) for weight in model.trainable_variables)
 
 
+def recorded_updates(optimizer: Any) -> list[int]:
+    """Return the number of recorded updates of each wrapper; waits for the device."""
+    return [wrapper.recorded_updates for wrapper in _built_wrappers(optimizer)]
+
+
+def mark_rolled_back(optimizer: Any, first: Sequence[int]) -> None:
+    """Mark the updates of each wrapper from `first` on as taken back; waits for the device."""
+    for wrapper, update in zip(_built_wrappers(optimizer), first, strict=True):
+        wrapper.mark_rolled_back(update)
+
+
+def _built_wrappers(optimizer: Any) -> list[ClippedOptimizer]:
+    # A member of a MultiOptimizer without variables is never built.
+    return [wrapper for wrapper in clipped_optimizers(optimizer) if wrapper.built]
+
+
 class Updates(NamedTuple):
     """Numbers of updates so far."""
 
@@ -59,8 +87,7 @@ class Updates(NamedTuple):
 
 def updates_of(optimizer: Any) -> Updates:
     """Return the updates of all wrappers; waits for the device."""
-    # A member of a MultiOptimizer without variables is never built.
-    wrappers = [wrapper for wrapper in clipped_optimizers(optimizer) if wrapper.built]
+    wrappers = _built_wrappers(optimizer)
     return Updates(
         applied=sum(int(ops.convert_to_numpy(wrapper.iterations)) for wrapper in wrappers),
         skipped=sum(int(wrapper.skipped_steps.numpy()) for wrapper in wrappers),

@@ -14,6 +14,7 @@ class Snapshot:
 
     Attributes:
         step: number of batches before it.
+        updates: number of recorded updates before it, of each wrapper.
         values: one array for each variable.
         is_confirmed: whether the next check found a good loss. Before, the weights may be bad
             already, because a loss shows a bad update only at the next batch.
@@ -21,6 +22,7 @@ class Snapshot:
     """
 
     step: int
+    updates: list[int]
     values: list[np.ndarray]
     is_confirmed: bool = False
     was_restored: bool = False
@@ -59,23 +61,23 @@ class Snapshots:
         """Number of batches before the latest snapshot."""
         return self._kept[-1].step
 
-    def take(self, step: int) -> None:
-        """Copy the variables; the oldest copy gives way."""
+    def take(self, step: int, updates: list[int]) -> None:
+        """Copy the variables after so many batches and updates; the oldest copy gives way."""
         # `numpy()` copies: the next step may overwrite the buffers of the variables.
         values = [variable.numpy() for variable in self._variables]
-        self._kept = [*self._kept, Snapshot(step, values)][-self._size :]
+        self._kept = [*self._kept, Snapshot(step, updates, values)][-self._size :]
 
     def confirm(self) -> None:
         """Store that the loss after the latest snapshot is good."""
         for snapshot in self._kept:
             snapshot.confirm()
 
-    def restore(self) -> int:
-        """Assign the latest confirmed snapshot, or the oldest, and return its step.
+    def restore(self) -> Snapshot:
+        """Assign the latest confirmed snapshot, or the oldest, and return it.
 
         If the run fails twice after one snapshot, the earlier one is assigned.
         """
         while len(self._kept) > 1 and not self._kept[-1].is_usable:
             self._kept.pop()
         self._kept[-1].assign_to(self._variables)
-        return self.latest_step
+        return self._kept[-1]

@@ -23,8 +23,9 @@ from keras_clip.skipping.nonfinite import (
     flags_of_nonfinite,
     zero_nonfinite_entries,
 )
-from keras_clip.skipping.norm_window import NormWindow
+from keras_clip.skipping.outlier_state import OutlierState
 from keras_clip.skipping.outliers import Outliers
+from keras_clip.skipping.seen_loss import SeenLoss
 from keras_clip.types import Gradient, Tensor, Variable
 
 
@@ -53,7 +54,8 @@ class Skipping:
         self._has_warned = False
         self.skipped_steps: Any = None  # made by `build`
         self.zeroed_steps: Any = None
-        self._window: NormWindow | None = None
+        self.seen_loss = SeenLoss()
+        self._outliers: OutlierState | None = None
 
     def build(self, wrapper: Any, variables: Sequence[Variable]) -> None:
         """Create the counters, as variables of `wrapper`.
@@ -75,7 +77,7 @@ class Skipping:
         self.skip_above.build(wrapper)
         if isinstance(self.skip_above.value, Outliers):
             dtype = floating_point.accumulation_dtype(variables)
-            self._window = NormWindow(self.skip_above.value, wrapper, dtype)
+            self._outliers = OutlierState(self.skip_above.value, wrapper, dtype)
 
     @property
     def keeps_state(self) -> bool:
@@ -100,26 +102,46 @@ class Skipping:
         self.zeroed_steps.assign(self.zeroed_steps + ops.cast(is_zeroed, "int32"))
         return update.with_gradients(*zero_nonfinite_entries(update.gradients, update.global_norm))
 
-    def decide(self, update: Update, clipper: Clipper) -> Tensor | None:
-        """Return whether to skip the update, and count it; None if no update is ever skipped."""
+    @property
+    def reads_loss(self) -> bool:
+        """Whether a decision depends on the loss of the step."""
+        rule = self.skip_above.value
+        return isinstance(rule, Outliers) and rule.reads_loss
+
+    def accumulate(self, losses: Sequence[Tensor]) -> None:
+        """Add the loss of a micro-batch, if losses are read."""
+        if self._outliers is not None:
+            self._outliers.accumulate(losses)
+
+    def decide(
+        self, update: Update, clipper: Clipper, losses: Sequence[Tensor], batches: int
+    ) -> Tensor | None:
+        """Return whether to skip the update, and count it; None if no update is ever skipped.
+
+        Args:
+            update: the update.
+            clipper: its clipper.
+            losses: the loss of its last batch, or none if losses are not read.
+            batches: number of batches of an update.
+        """
         leaves_out_nonfinite = self.nonfinite in ("skip", "raise")
         if self.skip_above.value is None and not leaves_out_nonfinite:
             return None
         skip = not_finite = ops.logical_not(ops.isfinite(update.global_norm))
         if self.skip_above.value is not None:
-            skip = self._exceeds(update, clipper)
+            skip = self._exceeds(update, clipper, losses, batches)
             if leaves_out_nonfinite:
                 skip = ops.logical_or(skip, not_finite)
-            if self._window is not None:
-                self._window.learn(update.global_norm, skip)
         self.skipped_steps.assign(self.skipped_steps + ops.cast(skip, "int32"))
         if self.names_gradients:
             self._count_in_a_row(skip, not_finite)
         return skip
 
-    def _exceeds(self, update: Update, clipper: Clipper) -> Tensor:
-        if self._window is not None:
-            return self._window.is_outlier(update.global_norm)
+    def _exceeds(
+        self, update: Update, clipper: Clipper, losses: Sequence[Tensor], batches: int
+    ) -> Tensor:
+        if self._outliers is not None:
+            return self._outliers.skips(update.global_norm, losses, batches)
         norm, threshold = clipper.running_threshold(update)
         limit = ops.cast(update.evaluate(self.skip_above.value), norm.dtype)
         above = norm > limit * ops.cast(threshold, norm.dtype)

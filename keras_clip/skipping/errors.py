@@ -6,7 +6,7 @@ from typing import TypeAlias
 # The reasons to skip an update, in the order of the entries of `skips_in_a_row`.
 REASONS = (
     "gradients that are not finite",
-    "a norm above skip_above",
+    "a norm or loss above skip_above",
     "an overflow under the loss scale",
 )
 

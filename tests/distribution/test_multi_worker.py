@@ -73,6 +73,7 @@ def test_what_only_the_second_worker_sees_is_skipped_by_both(workers):
     assert first == second
     assert first["skipped"] == 2
     assert first["unchanged"]
+    assert first["processes"] == 2
     assert first["iterations"] == 2
     assert np.isfinite(np.concatenate([np.ravel(w) for w in first["weights"]])).all()
 

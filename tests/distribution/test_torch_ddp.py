@@ -16,6 +16,7 @@ def test_two_processes_with_unequal_data_equal_one():
         "tests.distribution.torch_ddp_program", processes=2, GLOO_SOCKET_IFNAME="lo"
     )
     assert second["together"] == first["together"]
+    assert second["processes"] == 2
     alone = first["alone"] | second["alone"]
     failures = {
         case: too_different(run, alone[case], rtol=1e-6) for case, run in first["together"].items()
@@ -23,3 +24,4 @@ def test_two_processes_with_unequal_data_equal_one():
     assert {case: found for case, found in failures.items() if found} == {}
     assert alone["skip_above, spikes"]["skipped"] == 3
     assert alone["accumulation, spikes"]["skipped"] == 3
+    assert alone["loss, spikes"]["skipped"] == 3

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from keras_clip import AutoClip, ClippedOptimizer
+from keras_clip import AutoClip, ClippedOptimizer, Outliers
+from keras_clip._seam import backend
 from tests.distribution.processes import strict_warnings
 from tests.distribution.torch_group import in_group
 from tests.distribution.trained import (
@@ -40,6 +41,9 @@ CASES = {
     "family": lambda: counted(whole_family(), adam()),
     "accumulation": lambda: counted(EVERY_CLIPPER["AdaGC"](), adam(gradient_accumulation_steps=2)),
     "skip_above, spikes": lambda: counted(AutoClip(40.0, history_size=5), adam(), skip_above=10.0),
+    "loss, spikes": lambda: ClippedOptimizer(
+        adam(gradient_accumulation_steps=2), skip_above=Outliers(window=8, warm_up=4, of="loss")
+    ),
     "accumulation, spikes": lambda: counted(
         EVERY_CLIPPER["ZClip"](), adam(gradient_accumulation_steps=2), skip_above=10.0
     ),
@@ -71,15 +75,25 @@ def train(case, rank=None):
         keras_model.zero_grad()
         loss = (model(torch.tensor(inputs)) - torch.tensor(targets)).square().mean()
         loss.backward()
-        optimizer.apply([variable.value.grad for variable in variables], variables)
+        shown = {}
+        if case.startswith("loss"):
+            shown["loss"] = loss.detach() if rank is None else mean_over_processes(loss)
+        optimizer.apply([variable.value.grad for variable in variables], variables, **shown)
     return summary(keras_model, optimizer)
+
+
+def mean_over_processes(loss):
+    mean = loss.detach() / torch.distributed.get_world_size()
+    torch.distributed.all_reduce(mean)
+    return mean
 
 
 def main(rank):
     together = {case: train(case, rank) for case in CASES}
     # Each process has half of the cases to train again, by itself.
     alone = {case: train(case) for case in list(CASES)[rank::2]}
-    return {"together": together, "alone": alone}
+    processes = backend.process_count(make_model().trainable_variables[0])
+    return {"together": together, "alone": alone, "processes": processes}
 
 
 if __name__ == "__main__":

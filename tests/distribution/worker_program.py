@@ -19,6 +19,7 @@ from collections import Counter
 import keras
 import numpy as np
 
+from keras_clip._seam import backend
 from tests.distribution import cases
 from tests.distribution.batches import BATCH, batch, unequal_shares
 from tests.distribution.own_loop import OwnLoop
@@ -62,7 +63,9 @@ def skipped():
     unchanged = run.result()["weights"] == before
     run.run(3, 4)
     counted = collectives(run)
-    return {"skipped": skips, "unchanged": unchanged, **run.result(), "collectives": counted}
+    processes = backend.process_count(run.optimizer.skipped_steps)
+    found = {"skipped": skips, "unchanged": unchanged, "processes": processes}
+    return {**found, **run.result(), "collectives": counted}
 
 
 def error_of_fit(make_optimizer):

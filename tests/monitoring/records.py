@@ -19,6 +19,7 @@ def make_record(norms, thresholds=math.inf, skipped=False):
         "clip_threshold": thresholds,
         "clip_scale": np.where(skipped, 0.0, scale),
         "skipped": skipped,
+        "rolled_back": np.zeros(len(norms), bool),
     }
 
 

@@ -102,7 +102,15 @@ def test_record_is_what_numpy_says(run, case):
     norms, skipped = run.expected(case)
     scales = np.where(skipped, 0.0, np.minimum(1.0, MAX_NORM / norms))
     record = run.monitor.record
-    assert list(record) == ["step", "grad_norm", "clip_threshold", "clip_scale", "skipped"]
+    assert list(record) == [
+        "step",
+        "grad_norm",
+        "clip_threshold",
+        "clip_scale",
+        "skipped",
+        "rolled_back",
+    ]
+    assert not record["rolled_back"].any()
     np.testing.assert_array_equal(record["step"], np.arange(norms.size))
     np.testing.assert_array_equal(record["skipped"], skipped.ravel())
     np.testing.assert_allclose(record["grad_norm"], norms.ravel(), rtol=1e-5)

@@ -390,3 +390,48 @@ def test_variable_norms_of_replicas():
         found.append(monitor.variable_norms)
     for replicas, one_device in zip(*(norms.values() for norms in found), strict=True):
         np.testing.assert_allclose(replicas, one_device, rtol=1e-5)
+
+
+class TestSkippedBatches:
+    def fit(self, optimizer, bad=(1, 7, 10)):
+        """Six batches an epoch; these of all twelve have infinite targets."""
+        inputs, targets = data()
+        targets = np.concatenate([targets, targets]).astype("float32")
+        for batch in bad:
+            targets[8 * batch] = np.inf
+        monitor = ClipMonitor()
+        model = make_model(optimizer)
+        for epoch in range(2):
+            part = slice(48 * epoch, 48 * (epoch + 1))
+            model.fit(
+                inputs,
+                targets[part],
+                batch_size=8,
+                shuffle=False,
+                verbose=0,
+                callbacks=[monitor],
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+            )
+        return monitor
+
+    def test_epoch_and_index_in_the_epoch(self):
+        monitor = self.fit(ClippedOptimizer("sgd", nonfinite="skip"))
+        found = {name: column.tolist() for name, column in monitor.skipped_batches.items()}
+        assert found == {"step": [1, 7, 10], "epoch": [0, 1, 1], "batch": [1, 1, 4]}
+
+    def test_an_accumulation_ends_with_it(self):
+        """Updates end with batches 3, 7 and 11, the third and the last of the second epoch."""
+        inner = keras.optimizers.SGD(gradient_accumulation_steps=4)
+        monitor = self.fit(ClippedOptimizer(inner, nonfinite="skip"), bad=(4, 9))
+        found = {name: column.tolist() for name, column in monitor.skipped_batches.items()}
+        assert found == {"step": [1, 2], "epoch": [1, 1], "batch": [1, 5]}
+
+    @pytest.mark.any_backend
+    def test_unknown_inside_a_loss_scale(self):
+        inner = ClippedOptimizer("sgd", skip_above=1.0, history_size=100)
+        scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=1.0)
+        inner.max_norm = 1e-3
+        found = self.fit(scaled, bad=(1,)).skipped_batches
+        assert len(found["step"]) == 11
+        assert set(found["batch"].tolist()) == {-1}

@@ -83,7 +83,8 @@ class TestCsv:
         reader.start()
         write_csv(rows(0, 1), pipe)
         reader.join(timeout=10)
-        assert received == ["step,grad_norm,clip_threshold,clip_scale,skipped\n0,1.0,2.0,1.0,0\n"]
+        header = "step,grad_norm,clip_threshold,clip_scale,skipped,rolled_back\n"
+        assert received == [header + "0,1.0,2.0,1.0,0,0\n"]
         assert pipe.is_fifo()
 
 

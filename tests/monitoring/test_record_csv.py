@@ -15,7 +15,8 @@ from keras_clip.monitoring.record_csv import (
 )
 from tests.monitoring.records import lognormal_norms, make_record
 
-HEADER = "step,grad_norm,clip_threshold,clip_scale,skipped\n"
+HEADER = "step,grad_norm,clip_threshold,clip_scale,skipped,rolled_back\n"
+GOOD = "0,1,1,1,0,0\n"
 
 
 def any_float64(count, seed=0):
@@ -33,6 +34,7 @@ def any_record(count=1000):
         "step": np.arange(length) + 2**60,
         **dict(zip(names, columns, strict=True)),
         "skipped": np.arange(length) % 3 == 0,
+        "rolled_back": np.arange(length) % 5 == 0,
     }
 
 
@@ -66,7 +68,7 @@ class TestRoundTrip:
             make_record([0.1, np.nan, np.inf], [0.05, 1.0, np.inf], [False, True, True]), path
         )
         assert path.read_bytes().decode() == (
-            HEADER + "0,0.1,0.05,0.5,0\n1,nan,1.0,0.0,1\n2,inf,inf,0.0,1\n"
+            HEADER + "0,0.1,0.05,0.5,0,0\n1,nan,1.0,0.0,1,0\n2,inf,inf,0.0,1,0\n"
         )
 
     def test_a_record_of_no_updates(self, path):
@@ -166,12 +168,13 @@ class TestBadFiles:
             ("", 1, "the column names step,grad_norm", "''"),
             ("\n", 1, "the column names step,grad_norm", "''"),
             ("loss,accuracy\n1,2\n", 1, "the column names step,grad_norm", "'loss,accuracy'"),
-            (HEADER + "0,1,1,1,0\n1,x,1,1,0\n", 3, "a whole number, three numbers", "'1,x,1,1,0'"),
-            (HEADER + "0,1,1,1,0\n1,1,1,1\n", 3, "a whole number, three numbers", "'1,1,1,1'"),
-            (HEADER + "0.5,1,1,1,0\n", 2, "a whole number, three numbers", "'0.5,1,1,1,0'"),
-            (HEADER + "0,1,1,1,yes\n", 2, "a whole number, three numbers and 0", "'0,1,1,1,yes'"),
-            (HEADER + "0,1,1,1,0\n\n1,1,1,1,0\n", 3, "a whole number", "''"),
-            (HEADER + "9" * 30 + ",1,1,1,0\n", 2, "a whole number", "'" + "9" * 30),
+            (HEADER + GOOD + "1,x,1,1,0,0\n", 3, "a whole number, three numbers", "'1,x,1,1,0,0'"),
+            (HEADER + GOOD + "1,1,1,1,0\n", 3, "a whole number, three numbers", "'1,1,1,1,0'"),
+            (HEADER + "0.5,1,1,1,0,0\n", 2, "a whole number, three", "'0.5,1,1,1,0,0'"),
+            (HEADER + "0,1,1,1,yes,0\n", 2, "a whole .* and twice 0 or 1", "'0,1,1,1,yes,0'"),
+            (HEADER + "0,1,1,1,0,no\n", 2, "a whole .* and twice 0 or 1", "'0,1,1,1,0,no'"),
+            (HEADER + GOOD + "\n1,1,1,1,0,0\n", 3, "a whole number", "''"),
+            (HEADER + "9" * 30 + ",1,1,1,0,0\n", 2, "a whole number", "'" + "9" * 30),
         ],
     )
     def test_the_first_bad_line_is_told(self, path, text, line, expected, received):
@@ -192,7 +195,7 @@ class TestBadFiles:
         assert len(str(caught.value)) < 400
 
     def test_an_unfinished_line_is_left_out_aloud(self, path):
-        path.write_text(HEADER + "0,1.5,1.0,1.0,0\n1,2.")
+        path.write_text(HEADER + "0,1.5,1.0,1.0,0,0\n1,2.")
         with pytest.warns(UserWarning, match=r"run.csv ends in the middle.*Line 3 .*'1,2\.'"):
             record = read_csv(path)
         assert record["grad_norm"].tolist() == [1.5]

@@ -84,7 +84,14 @@ def test_as_if_the_bad_batches_had_never_come():
     fit(model, inputs, targets, [roll_back])
     assert_identical(everything(model), after([0, 1, 2, 5, 6, 7, 8, 9]))
     (event,) = roll_back.events
-    assert event == {"step": 5, "reason": "the loss is nan", "bad_since": 4, "restored_step": 3}
+    assert event == {
+        "step": 5,
+        "reason": "the loss is nan",
+        "bad_since": 4,
+        "epoch": 0,
+        "batch": 4,
+        "restored_step": 3,
+    }
     # The record keeps the updates that were taken back.
     assert model.optimizer.history["step"].tolist() == list(range(10))
     assert np.isnan(model.optimizer.history["grad_norm"][4])
@@ -228,6 +235,23 @@ def test_the_learning_rate_is_lowered_and_otherwise_stays():
     np.testing.assert_allclose(float(model.optimizer.learning_rate), 0.0125, rtol=1e-6)
 
 
+def test_the_learning_rate_is_lowered_for_a_while():
+    """Rollbacks before batches 5 and 7 halve it for four batches each."""
+    inputs, targets = batches(14, bad=[4, 6])
+    rates = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            rates.append(float(self.model.optimizer.learning_rate))
+
+    roll_back = RollBack(
+        every=1, check_every=1, patience=1, learning_rate_factor=0.5, learning_rate_steps=4
+    )
+    fit(make_model(), inputs, targets, [roll_back, Watch()])
+    expected = np.array([1.0] * 5 + [0.5] * 2 + [0.25] * 2 + [0.5] * 2 + [1.0] * 3)
+    np.testing.assert_allclose(rates, 0.05 * expected, rtol=1e-6)
+
+
 def test_a_learning_rate_that_a_callback_sets_stays():
     """It is lowered in the second epoch, and the snapshot is of the first."""
     inputs, targets = batches(4)
@@ -308,11 +332,14 @@ def test_a_loop_of_your_own():
     model = keras.Sequential([layer])
     optimizer = ClippedOptimizer(keras.optimizers.Adam(0.1), 1.0)
     optimizer.build([variable])
-    roll_back = RollBack(every=2, check_every=2, patience=1)
+    roll_back = RollBack(
+        every=2, check_every=2, patience=1, learning_rate_factor=0.5, learning_rate_steps=1
+    )
     roll_back.start(model, optimizer)
-    states, went_back = [values([variable])], []
+    states, went_back, rates = [values([variable])], [], []
     for batch in range(8):
         size = np.nan if batch == 5 else 1.0
+        rates.append(float(optimizer.learning_rate))
         optimizer.apply(as_tensors([np.float32([3.0, 4.0]) * np.float32(size)]), [variable])
         states.append(values([variable]))
         went_back.append(roll_back.after_batch(keras.ops.convert_to_tensor(size)))
@@ -320,6 +347,7 @@ def test_a_loop_of_your_own():
             assert_identical(values([variable]), states[2])
             assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == 2
     assert went_back == [False] * 5 + [True, False, False]
+    np.testing.assert_allclose(rates, [0.1] * 6 + [0.05, 0.1], rtol=1e-6)
     assert np.isfinite(values([variable])[0]).all()
 
 
@@ -361,6 +389,16 @@ def test_replicas(backend):
     assert_identical(*results)
 
 
+def test_several_processes_would_each_decide(monkeypatch):
+    from keras_clip.recovery import run_state
+
+    monkeypatch.setattr(run_state.backend, "process_count", lambda variable: 2)
+    with pytest.raises(ValueError, match=r"one process.*2 processes train"):
+        fit(make_model(), *batches(1), [RollBack()])
+    with pytest.raises(ValueError, match=r"one process.*2 processes train"):
+        RollBack().start(make_model())
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
@@ -372,6 +410,12 @@ def test_replicas(backend):
         ({"window": 1}, ValueError, "window must be an int that is at least 2"),
         ({"learning_rate_factor": 0.0}, ValueError, "learning_rate_factor must be a number above"),
         ({"learning_rate_factor": 1.5}, ValueError, "learning_rate_factor must be a number above"),
+        ({"learning_rate_steps": 5}, ValueError, "Give learning_rate_factor as well"),
+        (
+            {"learning_rate_factor": 0.5, "learning_rate_steps": 0},
+            ValueError,
+            "learning_rate_steps must be an int that is at least 1",
+        ),
         ({"max_rollbacks": -1}, ValueError, "max_rollbacks must be an int that is at least 0"),
     ],
 )

@@ -18,6 +18,7 @@ class JaxBackend(Backend):
     """An array is logical and spans all devices, so no reduction over replicas is needed."""
 
     SPARSE_KIND = "a jax BCOO"
+    may_keep_loss = False
 
     def as_gradient(self, value: Any) -> Gradient:
         return jax_gradients.as_gradient(value)
@@ -81,8 +82,7 @@ class JaxBackend(Backend):
         return jax.lax.cond(predicate, quick, general)
 
     def can_raise(self, tensor: Tensor, may_wait: bool) -> bool:
-        del may_wait
-        return not isinstance(tensor, jax.core.Tracer)
+        return not may_wait and not isinstance(tensor, jax.core.Tracer)
 
     def run_unless(
         self,
@@ -107,6 +107,11 @@ class JaxBackend(Backend):
 
     def count_up(self, variable: Variable) -> None:
         variable.assign(variable.value + 1)
+
+    def process_count(self, variable: Variable) -> int:
+        del variable
+        count: int = jax.process_count()
+        return count
 
     def on_every_device(self, rank: int) -> dict[str, Any]:
         distribution = keras.distribution.distribution()

@@ -1,5 +1,6 @@
 """The functions of the TensorFlow backend."""
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -139,6 +140,13 @@ class TensorFlowBackend(Backend):
     ) -> list[Gradient]:
         return replicas.all_reduce(original, gradients, variables)
 
+    def whole_loss(self, loss: Tensor) -> Tensor:
+        return replicas.whole_loss(loss)
+
+    def this_replica(self) -> int:
+        # MirroredStrategy traces each replica in a thread of its own.
+        return threading.get_ident()
+
     def on_every_replica(self, flag: Tensor) -> Tensor:
         return replicas.on_every_replica(flag)
 
@@ -147,6 +155,9 @@ class TensorFlowBackend(Backend):
 
     def asynchronous_strategy(self) -> str | None:
         return replicas.asynchronous_strategy()
+
+    def process_count(self, variable: Variable) -> int:
+        return replicas.process_count(variable)
 
     def scope_of(self, variable: Variable) -> AbstractContextManager[Any]:
         return replicas.scope_of(variable)

@@ -27,6 +27,15 @@ def all_reduce(
     return [gradient for gradient, _ in reduced]
 
 
+def whole_loss(loss: Tensor) -> Tensor:
+    """Return the sum of the mean losses of all replicas; call it on each of them."""
+    loss = tf.reduce_mean(loss)
+    if not tf.distribute.has_strategy():
+        return loss
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+
+
 def on_every_replica(flag: Tensor) -> Tensor:
     """Return whether `flag` is true on every replica; call it on each of them."""
     missing = tf.cast(tf.logical_not(flag), tf.float32)
@@ -43,6 +52,14 @@ def scope_of(variable: Variable) -> AbstractContextManager[Any]:
     """Return the scope of the strategy that `variable` was created under."""
     strategy = getattr(variable.value, "distribute_strategy", None)
     return nullcontext() if strategy is None else strategy.scope()
+
+
+def process_count(variable: Variable) -> int:
+    """Return the number of tasks in the cluster of the strategy of `variable`."""
+    strategy = getattr(variable.value, "distribute_strategy", None)
+    resolver = getattr(strategy, "cluster_resolver", None)
+    tasks = {} if resolver is None else resolver.cluster_spec().as_dict()
+    return max(1, sum(map(len, tasks.values())))
 
 
 def asynchronous_strategy() -> str | None:

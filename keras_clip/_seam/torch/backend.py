@@ -82,8 +82,7 @@ class TorchBackend(Backend):
         return control_flow.is_known_to_hold(condition)
 
     def can_raise(self, tensor: Tensor, may_wait: bool) -> bool:
-        del may_wait
-        return host.can_read(tensor)
+        return not may_wait and host.can_read(tensor)
 
     def run_unless(
         self,
@@ -129,3 +128,12 @@ class TorchBackend(Backend):
 
     def count_up(self, variable: Variable) -> None:
         assignments.count_up(variable)
+
+    def whole_loss(self, loss: Tensor) -> Tensor:
+        # No sum over processes: some of a group may train a model by themselves.
+        return torch.as_tensor(loss).detach().mean()
+
+    def process_count(self, variable: Variable) -> int:
+        del variable
+        group = torch.distributed
+        return group.get_world_size() if group.is_available() and group.is_initialized() else 1
