@@ -25,9 +25,9 @@ class AutoClip(Clipper):
     `threshold = max(min_threshold, percentile(the last history_size norms before clipping, this
     one included))`
 
-    There is no warm-up: the first update passes unchanged, because its norm is the whole
-    history. A low percentile clips most updates, about 90 % of them at 10, and steps then have
-    nearly one length. A history may hold zeros. A threshold of 0 makes gradients zero until
+    There is no warm-up. Without `max_growth` the first update passes unchanged, because its norm
+    is the whole history. A low percentile clips most updates, about 90 % of them at 10, and steps
+    then have nearly one length. A history may hold zeros. A threshold of 0 makes gradients zero until
     enough larger norms have been seen; with `percentile=0`, until the zero has left the history.
     The variable `threshold` holds the latest threshold, 0 before the first update.
 

@@ -61,8 +61,8 @@ def threshold_follows(run: Run) -> Finding | None:
         "threshold follows the norms",
         f"The threshold rose from {low:.2g} to {high:.2g}: the clipper learned from "
         "norms that exploded.",
-        "Use a fixed max_norm, or one of the clippers with an upper bound, such as "
-        "keras_clip.ZClip.",
+        "Use a fixed max_norm, or keras_clip.AutoClip(25, min_threshold=1.0, max_growth=1.5), "
+        "whose threshold rises slowly.",
     )
 
 

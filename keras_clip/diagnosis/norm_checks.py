@@ -32,8 +32,9 @@ def nonfinite_applied(run: Run) -> Finding | None:
     text = f"Update {run.step(first)} was applied with a norm of {run.norms[first]}."
     if rows.size > 1 and rows.size == run.norms.size - first:
         text += " So were all later ones: the weights are NaN or infinite since then."
-    if run.variable_norms:
-        text += f" {nonfinite_variables(run.variable_norms, since=0) or ''}".rstrip() + "."
+    names = nonfinite_variables(run.variable_norms, since=0) if run.variable_norms else None
+    if names is not None:
+        text += f" {names}."
     return Finding(
         "nonfinite applied",
         text,

@@ -42,7 +42,7 @@ class UpdateClipping(Rule):
         You, Gitman, Ginsburg 2017, arXiv 1708.03888 (LARS) tie the norm of a step to the norm of
         the weights, layer by layer; there the step always has that norm, here it has at most that
         norm. `minimum_rms` is the second epsilon of Shazeer, Stern 2018, arXiv 1804.04235
-        (Adafactor), with its default.
+        (Adafactor), with ten times its default.
 
     Example:
         >>> import keras_clip

@@ -34,8 +34,8 @@ def _failing(classes: dict[str, type[unittest.TestCase]]) -> set[str]:
 def _change_clipped(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]) -> None:
     clip = Applying._clip
 
-    def broken(self: Applying, batch: Any) -> Any:
-        clipped, skip = clip(self, batch)
+    def broken(self: Applying, batch: Any, losses: Any) -> Any:
+        clipped, skip = clip(self, batch, losses)
         return [change(gradient) for gradient in clipped], skip
 
     monkeypatch.setattr(Applying, "_clip", broken)
