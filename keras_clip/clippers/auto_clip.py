@@ -27,8 +27,9 @@ class AutoClip(Clipper):
 
     There is no warm-up. Without `max_growth` the first update passes unchanged, because its norm
     is the whole history. A low percentile clips most updates, about 90 % of them at 10, and steps
-    then have nearly one length. A history may hold zeros. A threshold of 0 makes gradients zero until
-    enough larger norms have been seen; with `percentile=0`, until the zero has left the history.
+    then have nearly one length. A history may hold zeros. A threshold of 0 makes gradients zero
+    until enough larger norms have been seen; with `percentile=0`, until the zero has left the
+    history.
     The variable `threshold` holds the latest threshold, 0 before the first update.
 
     Norms that explode raise the percentile. With `max_growth`, which is not in the paper, the
