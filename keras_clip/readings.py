@@ -48,6 +48,10 @@ class Readings:
         """
         return self._history.read()
 
+    def leave_errors_to_callback(self, does: bool) -> None:
+        """Let no step raise until this is undone: `RaiseOnNonFinite` does it around a batch."""
+        self._skipping.leaves_errors = does
+
     def mark_rolled_back(self, first: int) -> None:
         """Mark the updates from step `first` of `history` on as taken back.
 
@@ -128,8 +132,7 @@ class Readings:
 
         Some steps cannot raise: XLA or `torch.compile` has compiled them, or they run on an
         accelerator. They skip the update, and this method raises the error. It waits for the
-        device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at the end of each batch. After
-        the first call, no step raises: the next call does.
+        device. In `fit`, `keras_clip.RaiseOnNonFinite` calls it at the end of each batch.
 
         Raises:
             NonFiniteGradientError: with `nonfinite="raise"`; it names the variables.

@@ -24,6 +24,12 @@ def test_an_edited_value_counts():
     assert isinstance(edited.inner_optimizer, Adam)
 
 
+def test_an_edited_value_counts_beside_a_short_config():
+    inner = {"class_name": "SGD", "config": {"learning_rate": 0.25}}
+    made = ClippedOptimizer.from_config({"inner_optimizer": inner, "learning_rate": 0.5})
+    assert float(made.learning_rate) == 0.5
+
+
 def test_a_schedule_comes_back():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
     optimizer = ClippedOptimizer(SGD(schedule), max_norm=schedule)

@@ -13,6 +13,7 @@ from tests.support.compiled_step import compiled_step
 from tests.support.gradient_stream import (
     SHAPES,
     apply_all,
+    as_tensors,
     assert_close,
     assert_identical,
     gradient_stream,
@@ -244,6 +245,10 @@ class TestRaise:
             callbacks = [keras_clip.RaiseOnNonFinite()]
             model.fit(inputs, targets, batch_size=8, shuffle=False, verbose=0, callbacks=callbacks)
         assert_identical(model.get_weights(), one.get_weights())
+        # Without the callback, an eager step raises by itself again.
+        bad = as_tensors([np.full(v.shape, np.nan, "float32") for v in model.trainable_variables])
+        with pytest.raises(NonFiniteGradientError):
+            model.optimizer.apply(bad, model.trainable_variables)
 
     def test_the_callback_needs_a_wrapper(self):
         model = make_model("sgd")

@@ -195,3 +195,11 @@ def test_a_nan_loss_is_no_sign_of_another_scale():
     for loss in (*[1.0] * 8, *[np.nan] * 8, 50.0):
         apply(optimizer, variable, 1.0, loss)
     assert optimizer.history["skipped"].tolist() == [False] * 8 + [True] * 9
+
+
+def test_losses_of_zero_have_no_scale():
+    optimizer, variable = make("loss")
+    for _ in range(20):
+        apply(optimizer, variable, 1.0, 0.0)
+    apply(optimizer, variable, 1.0, 1e-6)
+    assert int(optimizer.skipped_steps.numpy()) == 0

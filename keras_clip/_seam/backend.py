@@ -164,7 +164,7 @@ class Backend(abc.ABC):
         """Return whether an error that depends on `tensor` can be raised here.
 
         False in a compiled program, and if the host would have to wait for a device. False also
-        if `may_wait` is true: `raise_if_nonfinite` will raise it.
+        if the error would cost a graph node and `may_wait` is true.
         """
 
     def raise_where(

@@ -123,7 +123,8 @@ class AutoClip(Clipper):
         # Without a history `before` is the largest number.
         known = backend.where(self.count.value > 0, before, self._min_threshold(update))
         # Divide first: the product may overflow where the norm is not above it.
-        is_above = norm / growth > known
+        # A threshold of 0 could never grow.
+        is_above = ops.logical_and(known > 0, norm / growth > known)
         bound = backend.where(is_above, known, ops.zeros_like(known)) * growth
         return backend.where(is_above, bound, norm)
 

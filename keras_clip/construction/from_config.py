@@ -33,7 +33,7 @@ def arguments_from_config(
     made = dict(config)
     inner = made.get("inner_optimizer")
     if "learning_rate" in made:
-        inner = _with_learning_rate(inner, made.pop("learning_rate"))
+        inner = made["inner_optimizer"] = _with_learning_rate(inner, made.pop("learning_rate"))
     # Keras finds some optimizers only by their module.
     if isinstance(inner, Mapping) and "module" in inner:
         made["inner_optimizer"] = keras.saving.deserialize_keras_object(

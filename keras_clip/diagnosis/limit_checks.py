@@ -38,11 +38,13 @@ def limiter(run: Run) -> Finding | None:
     scale = float(np.nanmedian(run.record["clip_scale"][run.is_applied]))
     if scale >= _SMALL_SCALE:
         return None
+    effect = "so most weights stay as they are"
+    if scale > 0:
+        effect = f"which divides the learning rate of SGD by {1 / scale:,.0f}; Adam hardly notices"
     return Finding(
         "limiter",
         f"The clip shortens {percent(clipped)} of the updates, usually to {percent(scale)} of "
-        f"their length. For SGD that divides the learning rate by {1 / scale:,.0f}; Adam "
-        "hardly notices a constant factor.",
+        f"their length, {effect}.",
         "If training is slow, raise the threshold; to limit the step of any optimizer, set "
         "max_update_ratio.",
     )
@@ -52,10 +54,12 @@ def threshold_follows(run: Run) -> Finding | None:
     """An adaptive threshold rose with the norms that it should limit."""
     thresholds = run.record["clip_threshold"][run.is_applied]
     known = thresholds[np.isfinite(thresholds) & (thresholds > 0)]
-    if known.size < _FEWEST:
+    if min(known.size, run.usable.size) < _FEWEST:
         return None
     low, high = rise(known)
-    if high <= _FAR_ABOVE * low:
+    least, largest = rise(run.usable)
+    # A schedule may raise the threshold while the norms stay.
+    if high <= _FAR_ABOVE * low or largest <= _FAR_ABOVE * least:
         return None
     return Finding(
         "threshold follows the norms",

@@ -30,7 +30,7 @@ def nonfinite_applied(run: Run) -> Finding | None:
         return None
     first = int(rows[0])
     text = f"Update {run.step(first)} was applied with a norm of {run.norms[first]}."
-    if rows.size > 1 and rows.size == run.norms.size - first:
+    if rows.size > 1 and not np.isfinite(run.norms[first:]).any() and run.is_applied[first:].all():
         text += " So were all later ones: the weights are NaN or infinite since then."
     names = nonfinite_variables(run.variable_norms, since=0) if run.variable_norms else None
     if names is not None:
@@ -72,7 +72,7 @@ def frequent_overflows(run: Run) -> Finding | None:
 
 
 def _is_overflow(run: Run) -> np.ndarray:
-    overflow: np.ndarray = ~run.is_applied & ~np.isfinite(run.norms)
+    overflow: np.ndarray = run.record["skipped"] & ~np.isfinite(run.norms)
     return overflow
 
 
@@ -99,7 +99,8 @@ def growth(run: Run) -> Finding | None:
     low, high = min(tenths), tenths[-1]
     if high <= _GROWTH * low:
         low, high = rise(norms)
-        if high <= _BURST * low:
+        # A single small norm at the start is no burst: then the others are as high.
+        if high <= _BURST * low or high <= _GROWTH * np.median(norms):
             return None
     return Finding(
         "growing norms",
@@ -119,7 +120,8 @@ def spikes(run: Run) -> Finding | None:
     rows = usable[is_spike]
     if not rows.size:
         return None
-    ratios = np.exp(above[is_spike])
+    with np.errstate(over="ignore"):
+        ratios = np.exp(above[is_spike])
     largest = int(rows[np.argmax(ratios)])
     count = f"{rows.size:,} norms are" if rows.size > 1 else "One norm is"
     text = (
@@ -158,8 +160,13 @@ def _causes(run: Run, rows: np.ndarray) -> str:
     paths = [name for name in run.variable_norms if name != "step"]
     if not at_spikes.any():
         return ""
-    largest = max(paths, key=lambda path: float(np.nanmax(run.variable_norms[path][at_spikes])))
+    largest = max(paths, key=lambda path: _largest(run.variable_norms[path][at_spikes]))
     return f" The largest norm there is that of {largest}."
+
+
+def _largest(norms: np.ndarray) -> float:
+    finite = norms[np.isfinite(norms)]
+    return float(finite.max()) if finite.size else 0.0
 
 
 def _times(ratio: float) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from keras_clip.monitoring.as_record import as_record
-from keras_clip.monitoring.clipping_summary import ClippingSummary, finite_norms, summarize
+from keras_clip.monitoring.clipping_summary import ClippingSummary, summarize
 from keras_clip.records.history import Record
 
 # Number of updates whose median is the usual norm around an update.
 _NEIGHBOURS = 50
-# A single value is no trend.
+# A single high value is no trend. A single low one may be all that came before an explosion.
 _FIRST = 5
 
 
@@ -64,15 +64,16 @@ class Run:
 
     @property
     def is_applied(self) -> np.ndarray:
-        """Whether each update was applied."""
-        applied: np.ndarray = ~self.record["skipped"]
+        """Whether each update was applied and not taken back."""
+        applied: np.ndarray = ~self.record["skipped"] & ~self.record["rolled_back"]
         return applied
 
     @property
     def usable(self) -> np.ndarray:
         """The finite norms above 0 of applied updates, in order."""
-        norms = finite_norms(self.record)
-        return norms[norms > 0]
+        norms = self.norms
+        usable: np.ndarray = norms[self.is_applied & np.isfinite(norms) & (norms > 0)]
+        return usable
 
     def step(self, row: int) -> int:
         """Return the number of updates before a row."""

@@ -23,12 +23,13 @@ def dead_variables(run: Run) -> Finding | None:
 
 def one_variable(run: Run) -> Finding | None:
     """One variable is so large that the global norm is its norm alone."""
-    medians = {path: float(np.nanmedian(norms)) for path, norms in _norms(run).items()}
+    finite = {path: norms[np.isfinite(norms)] for path, norms in _norms(run).items()}
+    medians = {path: float(np.median(norms)) for path, norms in finite.items() if norms.size}
     if len(medians) < 3:
         return None
     order = sorted(medians, key=lambda path: -medians[path])
     largest, second = medians[order[0]], medians[order[1]]
-    if not np.isfinite(largest) or largest <= _FAR_ABOVE * second or second == 0:
+    if largest <= _FAR_ABOVE * second or second == 0:
         return None
     return Finding(
         "one variable",

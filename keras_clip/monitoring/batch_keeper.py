@@ -61,7 +61,7 @@ class BatchKeeper:
     def __init__(self, folder: str | os.PathLike[str], keep: int = 64) -> None:
         self._folder = Path(folder)
         self._keep = check_count("keep", keep, minimum=1)
-        self._drawn = 0
+        self._drawn = self._started = 0
         self._kept: dict[int, Any] = {}
         self._callbacks: list[Any] = []
 
@@ -70,6 +70,7 @@ class BatchKeeper:
 
         An iterator cannot begin again, so its generator ends.
         """
+        self._started += 1
         while True:
             is_empty = True
             for batch in batches:
@@ -88,7 +89,7 @@ class BatchKeeper:
                 "save_batch needs the data of fit to come from its BatchKeeper. Call "
                 "fit(keeper(batches), steps_per_epoch=..., shuffle=False)."
             )
-        if any(callback is each for each in self._callbacks):
+        if self._started > 1 or any(callback is each for each in self._callbacks):
             raise ValueError(
                 "This BatchKeeper was used in an earlier fit, so its numbers of batches go on "
                 "from there. Make a new BatchKeeper and a new callback for each fit."

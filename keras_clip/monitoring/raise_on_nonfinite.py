@@ -78,9 +78,14 @@ class RaiseOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Store the first batch of the step."""
+        """Store the first batch of the step, and let the error wait for its end."""
         del logs
         self._batch = batch
+        self._leave_errors(True)
+
+    def _leave_errors(self, does: bool) -> None:
+        for optimizer in self._optimizers:
+            optimizer.leave_errors_to_callback(does)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Count the batches of the epoch."""
@@ -91,6 +96,7 @@ class RaiseOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Raise if an error is due."""
         del batch, logs
+        self._leave_errors(False)
         # On JAX, reading `self.model` brings the variables up to date.
         assert self.model is not None
         try:

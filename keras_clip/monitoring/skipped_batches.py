@@ -28,6 +28,8 @@ class SkippedBatches:
     def start_epoch(self, epoch: int, first_step: int) -> None:
         """Store which update begins the epoch; waits for the device."""
         self._epoch, self._first_step = epoch, first_step
+        # The optimizer may have been set back.
+        self._rows = {step: place for step, place in self._rows.items() if step < first_step}
         self._accumulated = 0
         if self._optimizer.built:
             batches = keras_private.batch_counter(self._optimizer)
@@ -42,9 +44,13 @@ class SkippedBatches:
         """
         rows = since(record, self._first_step)
         size = _batches_per_update(self._optimizer)
-        for step in rows["step"][rows["skipped"]].tolist():
-            batch = (step - self._first_step + 1) * size - 1 - self._accumulated
-            self._rows[step] = (self._epoch, UNKNOWN if is_scaled else batch)
+        # A rollback also sets back the number of micro-batches.
+        is_shifted = np.logical_or.accumulate(rows["rolled_back"]) & (size > 1)
+        batches = (rows["step"] - self._first_step + 1) * size - 1 - self._accumulated
+        batches = np.where(is_shifted | is_scaled, UNKNOWN, batches)
+        skipped = rows["skipped"]
+        for step, batch in zip(rows["step"][skipped], batches[skipped], strict=True):
+            self._rows[int(step)] = (self._epoch, int(batch))
 
     @property
     def columns(self) -> Record:

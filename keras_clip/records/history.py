@@ -145,6 +145,8 @@ class History:
             updates = self.updates()
             steps = np.arange(max(first, updates - self.size), updates)
             rows = self._rows.read(steps)
+            is_known = ~np.isnan(rows[:, kind])
+            steps, rows = steps[is_known], rows[is_known]
             # Not by addition: an update can be taken back twice.
             rows[:, kind] = rows[:, kind].astype("int64") | _ROLLED_BACK
             self._rows.replace(steps, rows)

@@ -60,10 +60,11 @@ class GuardedRun:
         self._options = options
         self._save = save
         self._check_optimizer()
-        self.step = self._checked = self._last_good = step
+        self.step = self._checked = self._before_check = step
         self._bad_in_a_row = 0
         self._first_suspect: Place | None = None  # the first batch since a good check
         self._lowered_until: list[int] = []
+        self._assigned_rates: list[float] = []
         self.events: list[dict[str, Any]] = []
         self._watch = LossWatch(options.multiple, options.window)
         self._kept = Snapshots(options.snapshots, restored_variables(model, optimizer))
@@ -101,12 +102,14 @@ class GuardedRun:
         applied, skipped = self._new_updates()
         if applied and skipped:
             # The losses of skipped batches are in the mean, and say nothing about the weights.
+            if not self._bad_in_a_row:
+                self._begin_check()
             return False
         reason = f"all updates were skipped ({skipped})" if skipped else self._watch.reason(loss)
         if reason is None:
             self._watch.learn(loss)
-            self._bad_in_a_row, self._last_good = 0, self.step
-            self._first_suspect = None
+            self._bad_in_a_row = 0
+            self._begin_check()
             self._keep()
             return False
         self._bad_in_a_row += 1
@@ -114,6 +117,11 @@ class GuardedRun:
             return False
         self._go_back(reason)
         return True
+
+    def _begin_check(self) -> None:
+        """Store that the next batch may be the first of a bad check."""
+        self._before_check = self.step
+        self._first_suspect = None
 
     def _new_updates(self) -> Updates:
         before, self._updates = self._updates, updates_of(self._optimizer)
@@ -131,9 +139,9 @@ class GuardedRun:
         self._kept.take(self.step, recorded_updates(self._optimizer))
 
     def _go_back(self, reason: str) -> None:
-        event = self._event(reason)
         restored = self._kept.restore()
         mark_rolled_back(self._optimizer, restored.updates)
+        event = self._event(reason)
         self._updates = updates_of(self._optimizer)
         self._bad_in_a_row = 0
         if len(self.events) == self._options.max_rollbacks:
@@ -145,7 +153,7 @@ class GuardedRun:
                 f"{restored.step} batches."
             )
         self.events.append({**event, "restored_step": restored.step})
-        self._first_suspect = None
+        self._begin_check()
         self._lower_learning_rate()
         _LOG.warning(
             "After %s batches %s. RollBack restored the state after %s batches.",
@@ -160,7 +168,7 @@ class GuardedRun:
         event = {
             "step": self.step,
             "reason": reason,
-            "bad_since": self._last_good,
+            "bad_since": self._before_check,
             "epoch": first.epoch,
             "batch": first.batch,
         }
@@ -169,8 +177,7 @@ class GuardedRun:
     def _lower_learning_rate(self) -> None:
         factor = self._options.learning_rate_factor
         if factor is not None:
-            for rate in learning_rates(self._optimizer):
-                rate.assign(rate * factor)
+            self._assign_rates(factor)
             if self._options.learning_rate_steps is not None:
                 self._lowered_until.append(self.step + self._options.learning_rate_steps)
 
@@ -180,8 +187,24 @@ class GuardedRun:
 
     def raise_learning_rate(self, step: int) -> None:
         """Take back the factors that end after so many batches."""
+        self._take_back(self._lowered_until.count(step))
+        self._lowered_until = [until for until in self._lowered_until if until != step]
+
+    def end(self) -> None:
+        """Take back the factors that have not ended."""
+        self._take_back(len(self._lowered_until))
+        self._lowered_until = []
+
+    def _take_back(self, count: int) -> None:
         factor = self._options.learning_rate_factor
-        assert factor is not None  # `RollBack` accepts `learning_rate_steps` only with it
-        for _ in range(self._lowered_until.count(step)):
-            for rate in learning_rates(self._optimizer):
-                rate.assign(rate / factor)
+        # Another callback may have set the learning rate meanwhile.
+        if count and factor is not None and self._rates() == self._assigned_rates:
+            self._assign_rates(factor**-count)
+
+    def _assign_rates(self, factor: float) -> None:
+        for rate in learning_rates(self._optimizer):
+            rate.assign(rate * factor)
+        self._assigned_rates = self._rates()
+
+    def _rates(self) -> list[float]:
+        return [float(rate.numpy()) for rate in learning_rates(self._optimizer)]

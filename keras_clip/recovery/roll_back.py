@@ -200,6 +200,12 @@ class RollBack(keras.callbacks.Callback):  # type: ignore[misc]
             place = Place(self._drawn_before + batch, self._epoch, batch)
             self._run.advance_to(self._batches, place)
 
+    def on_train_end(self, logs: Any = None) -> None:
+        """Take back factors of the learning rate that have not ended."""
+        del logs
+        if self._run is not None and self.model is not None:
+            self._run.end()
+
     def on_test_begin(self, logs: Any = None) -> None:
         """Check the rest of the epoch before the validation resets the metrics."""
         del logs

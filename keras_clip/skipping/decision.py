@@ -51,6 +51,7 @@ class Skipping:
         self.max_consecutive_skips = max_consecutive_skips
         self.skip_above = skip_above
         self._is_watched = False
+        self.leaves_errors = False  # to a callback, during a batch
         self._has_warned = False
         self.skipped_steps: Any = None  # made by `build`
         self.zeroed_steps: Any = None
@@ -212,7 +213,7 @@ class Skipping:
         count = self._in_a_row.value
         fatal, errors, noted = self._is_due(count), self._errors(count), self._noted()
         # The error of a TensorFlow graph is hard to read; if a callback watches, it raises.
-        if not backend.can_raise(fatal, self._is_watched):
+        if self.leaves_errors or not backend.can_raise(fatal, self._is_watched):
             self._warn_unless_watched()
             return
         # Each error is raised once, so training can continue.

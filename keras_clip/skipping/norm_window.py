@@ -1,5 +1,6 @@
 """The latest applied norms or losses, kept on the device, and the outliers among new ones."""
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -106,7 +107,9 @@ class LossWindow(NormWindow):
         return backend.where(ops.isfinite(loss), loss, ops.zeros_like(loss))
 
     def _least_deviation(self, mean: Tensor) -> Tensor:
-        return LEAST_DEVIATION * ops.absolute(mean)
+        # Losses of exactly 0 have no scale: nothing is compared with them.
+        unlimited = ops.zeros_like(mean) + math.inf
+        return backend.where(mean == 0, unlimited, LEAST_DEVIATION * ops.absolute(mean))
 
     def _is_compared(self, value: Tensor) -> Tensor:
         return ops.isfinite(value)

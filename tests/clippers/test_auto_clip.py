@@ -240,3 +240,13 @@ def test_percentile_out_of_bounds(percentile):
 def test_history_size_is_an_int_from_one(size, error):
     with pytest.raises(error, match="history_size must be an int that is at least 1. Received"):
         AutoClip(history_size=size)
+
+
+def test_a_least_threshold_that_is_assigned_zero_can_grow():
+    clipper = AutoClip(50.0, min_threshold=1.0, max_growth=1.5)
+    optimizer = ClippedOptimizer(keras.optimizers.SGD(1.0), clipper=clipper)
+    variable = keras.Variable(np.zeros(1, "float32"))
+    optimizer.build([variable])
+    clipper.min_threshold = 0.0
+    optimizer.apply([keras.ops.ones(1)], [variable])
+    assert float(clipper.threshold.numpy()) == 1.0

@@ -90,6 +90,14 @@ def test_batches_that_are_no_longer_kept(tmp_path, caplog):
     assert [record.args for record in caplog.records] == [(0, 2), (1, 2)]
 
 
+def test_a_keeper_serves_one_fit(tmp_path):
+    keeper = BatchKeeper(tmp_path)
+    for _ in range(2):
+        next(keeper(pairs(2)))
+    with pytest.raises(ValueError, match="used in an earlier fit"):
+        keeper.begin_fit(object())
+
+
 def test_data_that_comes_again_and_data_that_ends():
     keeper = BatchKeeper("unused")
     stream = keeper([1, 2])

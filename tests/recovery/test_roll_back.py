@@ -252,6 +252,50 @@ def test_the_learning_rate_is_lowered_for_a_while():
     np.testing.assert_allclose(rates, 0.05 * expected, rtol=1e-6)
 
 
+def test_a_lower_rate_ends_with_fit():
+    inputs, targets = batches(6, bad=[3])
+    roll_back = RollBack(
+        every=1, check_every=1, patience=1, learning_rate_factor=0.5, learning_rate_steps=100
+    )
+    model = make_model()
+    fit(model, inputs, targets, [roll_back])
+    assert len(roll_back.events) == 1
+    np.testing.assert_allclose(float(model.optimizer.learning_rate), 0.05, rtol=1e-6)
+
+
+def test_a_rate_that_was_set_meanwhile_stays():
+    model = make_model()
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+    roll_back = RollBack(
+        every=1, check_every=1, patience=1, learning_rate_factor=0.5, learning_rate_steps=2
+    )
+    roll_back.start(model)
+    assert [roll_back.after_batch(loss) for loss in (1.0, np.nan)] == [False, True]
+    optimizer.learning_rate = 0.3
+    for _ in range(4):
+        roll_back.after_batch(1.0)
+    np.testing.assert_allclose(float(optimizer.learning_rate), 0.3, rtol=1e-6)
+
+
+def test_a_check_of_mixed_batches_is_not_the_first_bad_one():
+    model = make_model(adaptive(nonfinite="skip"))
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+    roll_back = RollBack(every=2, check_every=2, patience=1)
+    roll_back.start(model)
+    shapes = [variable.shape for variable in model.trainable_variables]
+    for batch in range(8):
+        size = np.nan if batch == 4 else 1.0  # skipped; batch 5 is applied
+        optimizer.apply(
+            as_tensors([np.full(shape, size, "float32") for shape in shapes]),
+            model.trainable_variables,
+        )
+        went_back = roll_back.after_batch(np.nan if batch >= 6 else 1.0)
+    assert went_back
+    assert (roll_back.events[0]["bad_since"], roll_back.events[0]["step"]) == (6, 8)
+
+
 def test_a_learning_rate_that_a_callback_sets_stays():
     """It is lowered in the second epoch, and the snapshot is of the first."""
     inputs, targets = batches(4)

@@ -50,7 +50,7 @@ def _cond(condition: Tensor, body: Callable[[], Any], otherwise: Callable[[], An
 
 def can_raise(may_wait: bool) -> bool:
     """Return whether an assertion has an effect here; XLA drops assertions."""
-    return not may_wait and (tf.executing_eagerly() or not graphs.is_compiled_by_xla())
+    return tf.executing_eagerly() or not (may_wait or graphs.is_compiled_by_xla())
 
 
 def assert_not(

@@ -29,7 +29,7 @@ class AutoClip(Clipper):
         if growth is None:
             return update.norm
         known = self._threshold(update) if self.norms else self.at("min_threshold", update)
-        return float(min(update.norm, growth * known))
+        return float(min(update.norm, growth * known)) if known > 0 else float(update.norm)
 
     def _threshold(self, update: Update) -> float:
         if not self.norms:
