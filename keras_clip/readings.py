@@ -50,7 +50,7 @@ class Readings:
 
     def leave_errors_to_callback(self, does: bool) -> None:
         """Let no step raise until this is undone: `RaiseOnNonFinite` does it around a batch."""
-        self._skipping.leaves_errors = does
+        self._skipping.leave_errors(does)
 
     def mark_rolled_back(self, first: int) -> None:
         """Mark the updates from step `first` of `history` on as taken back.

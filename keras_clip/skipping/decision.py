@@ -51,7 +51,7 @@ class Skipping:
         self.max_consecutive_skips = max_consecutive_skips
         self.skip_above = skip_above
         self._is_watched = False
-        self.leaves_errors = False  # to a callback, during a batch
+        self._leaves_errors = False
         self._has_warned = False
         self.skipped_steps: Any = None  # made by `build`
         self.zeroed_steps: Any = None
@@ -213,7 +213,7 @@ class Skipping:
         count = self._in_a_row.value
         fatal, errors, noted = self._is_due(count), self._errors(count), self._noted()
         # The error of a TensorFlow graph is hard to read; if a callback watches, it raises.
-        if self.leaves_errors or not backend.can_raise(fatal, self._is_watched):
+        if self._leaves_errors or not backend.can_raise(fatal, self._is_watched):
             self._warn_unless_watched()
             return
         # Each error is raised once, so training can continue.
@@ -245,6 +245,10 @@ class Skipping:
     def watch(self, is_watched: bool) -> None:
         """Store whether `raise_if_due` will be called during the next steps."""
         self._is_watched = is_watched
+
+    def leave_errors(self, does: bool) -> None:
+        """Store whether no step raises now, because a callback will after the batch."""
+        self._leaves_errors = does
 
     def raise_if_due(self) -> None:
         """Raise the error that a compiled step could not raise; waits for the device."""

@@ -33,7 +33,7 @@ def test_a_task_trains_two_steps(name, monkeypatch):
     assert np.isfinite(score[:, 0]).all()
     limited = dict(zip(found["settings"], found["limited_share"], strict=True))
     assert max(limited["none"]) == 0.0
-    assert not math.isnan(max(limited["max_update_ratio=0.01"]))
+    assert not math.isnan(max(limited["max_update_ratio=0.003"]))
 
 
 @pytest.mark.exhaustive
