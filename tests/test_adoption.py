@@ -18,7 +18,7 @@ from tests.support.gradient_stream import (
     values,
 )
 from tests.support.models import data, fit, make_model
-from tests.support.optimizers import FEW, OPTIONS, halving_schedule, keras_has, maker
+from tests.support.optimizers import OPTIONS, halving_schedule, keras_has, maker
 
 CLIPS = {
     "clipnorm": (0.4, ClipByNorm, "max_norm"),
@@ -59,7 +59,14 @@ def check_next_updates(make, steps=50, *, before=10):
 
 @pytest.mark.parametrize(
     ("name", "argument"),
-    [*((name, "global_clipnorm") for name in FEW), ("Adam", "clipnorm"), ("Adam", "clipvalue")],
+    [
+        ("SGD momentum", "global_clipnorm"),
+        ("Adam", "global_clipnorm"),
+        ("Adam", "clipnorm"),
+        ("Adam", "clipvalue"),
+        pytest.param("Nadam", "global_clipnorm", marks=pytest.mark.endurance),
+        pytest.param("Lamb", "global_clipnorm", marks=pytest.mark.endurance),
+    ],
 )
 def test_the_next_50_updates_are_those_of_keras(name, argument):
     adopted = check_next_updates(maker(name, **clip_of(argument)))

@@ -62,7 +62,7 @@ def compiled(optimizer, variable):
     return apply_statelessly
 
 
-@pytest.mark.parametrize("of", ["loss", "both"])
+@pytest.mark.parametrize("of", [pytest.param("loss", marks=pytest.mark.endurance), "both"])
 def test_as_in_numpy(of):
     optimizer, variable = make(of)
     step = compiled(optimizer, variable)

@@ -18,7 +18,7 @@ from tests.support.gradient_stream import (
     values,
 )
 from tests.support.models import data, make_model
-from tests.support.optimizers import FEW, FEW_ON_THE_OLDEST, halving_schedule, keras_has, maker
+from tests.support.optimizers import FEW_OR_ALL, TWO_OR_ALL, halving_schedule, keras_has, maker
 
 INFINITE = float("inf")
 RATIO = 0.05
@@ -106,12 +106,12 @@ def assert_changes_no_bit(name, **compile_options):
     assert_identical(*results)
 
 
-@pytest.mark.parametrize("name", FEW_ON_THE_OLDEST)
+@pytest.mark.parametrize("name", FEW_OR_ALL)
 def test_a_limit_never_reached_changes_no_bit(name):
     assert_changes_no_bit(name)
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", TWO_OR_ALL)
 def test_a_limit_never_reached_changes_no_bit_by_xla(name):
     assert_changes_no_bit(name, jit_compile=True)
 

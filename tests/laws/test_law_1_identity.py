@@ -20,6 +20,7 @@ from tests.support.models import fit, make_model
 from tests.support.optimizers import (
     FEW,
     FEW_ON_THE_OLDEST,
+    FEW_OR_ALL,
     NAMES,
     OPTIONS,
     halving_schedule,
@@ -111,10 +112,9 @@ def test_observe_only_is_identical_too(name):
 
 
 # Optimizers with a usual update are compiled with all options only.
-PLAIN = [n if n in FEW else pytest.param(n, marks=pytest.mark.endurance) for n in NAMES]
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", FEW_OR_ALL)
 def test_compiled_step(name, backend):
     compare_compiled(name, {}, backend)
 

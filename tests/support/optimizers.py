@@ -64,6 +64,18 @@ FEW_ON_THE_OLDEST = [
 """All of them, for a test that runs with all on the newest Keras and with few on the oldest."""
 
 
+TWO_OR_ALL = [
+    name if name in ("SGD momentum", "Adam") else pytest.param(name, marks=pytest.mark.endurance)
+    for name in FEW
+]
+"""Two of the few, and the others in `make endurance`, for a test that compiles for seconds."""
+
+FEW_OR_ALL = [
+    name if name in FEW else pytest.param(name, marks=pytest.mark.endurance) for name in NAMES
+]
+"""The few, and all in `make endurance`."""
+
+
 def maker(name: str, **options: Any) -> Callable[[], Any]:
     """A function that makes a fresh optimizer each time."""
     arguments = {"learning_rate": 0.05, **_ALL[name], **options}
