@@ -15,10 +15,10 @@ class RaiseOnNonFinite(keras.callbacks.Callback):  # type: ignore[misc]
     A step that XLA has compiled cannot raise: `fit` on JAX, and on TensorFlow with
     `jit_compile=True`. With `ClippedOptimizer(nonfinite="raise")` or `max_consecutive_skips` it
     skips the update and records why. This callback calls `optimizer.raise_if_nonfinite()` after
-    each batch, so the weights are those before the bad update. Other
+    each batch, so the weights are those before the bad update. During a batch of `fit`, other
     steps leave the error to this callback: a `tf.function` would raise TensorFlow's
-    `InvalidArgumentError` instead of the errors below. The host
-    waits for the device once per batch.
+    `InvalidArgumentError` instead of the errors below. The host waits for the device once per
+    batch.
 
     A note of the error names the epoch and the batch, counted from 0; with
     `steps_per_execution`, the first batch of the step.
