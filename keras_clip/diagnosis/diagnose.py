@@ -62,7 +62,8 @@ def diagnose(source: Any) -> Diagnosis:
     Each check is a rule on the columns of the record, for example
 
     `spike: norm > 10 * median, and log(norm) > median + 6 deviations, of about 50 norms around`
-    `growing norms: a median of five norms in a row > 30 * the least of the first five`
+    `growing norms: a median of five norms in a row > 30 * the least of the first five, and
+    > 10 * the median of all`
     `limiter: 95 % of the updates clipped, to less than a tenth in the median`
 
     The thresholds were chosen so that 20 healthy runs of ten small tasks show nothing. A run with

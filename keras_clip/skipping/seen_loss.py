@@ -28,11 +28,7 @@ class SeenLoss:
             ValueError: there is no loss and it is read, or one is given and not read.
         """
         if not is_read:
-            if given is not None:
-                raise ValueError(
-                    "loss= is for skip_above=keras_clip.Outliers(of='loss') or of='both', and "
-                    "this optimizer has another skip_above. Leave loss out."
-                )
+            self.check_unread(given)
             return []
         seen = self._losses.pop(backend.this_replica(), None)
         loss = seen if given is None else given
@@ -46,6 +42,14 @@ class SeenLoss:
                 "keras_clip.RollBack(), which reads the loss."
             )
         return [backend.whole_loss(loss)]
+
+    def check_unread(self, given: Tensor | None) -> None:
+        """Raise ValueError if a loss is given that no rule reads."""
+        if given is not None:
+            raise ValueError(
+                "loss= is for skip_above=keras_clip.Outliers(of='loss') or of='both', and "
+                "this optimizer has another skip_above. Leave loss out."
+            )
 
 
 class SeesLoss:
@@ -71,9 +75,10 @@ class SeesLoss:
 
         `loss` is as in `apply`.
         """
-        if loss is not None:
-            self._skipping.seen_loss.take(loss, self._skipping.reads_loss)  # raises if unread
+        if self._skipping.reads_loss and loss is not None:
             self._skipping.seen_loss.see(loss)
+        else:
+            self._skipping.seen_loss.check_unread(loss)
         return super().stateless_apply(  # type: ignore[misc]
             optimizer_variables, grads, trainable_variables
         )
