@@ -42,17 +42,19 @@ class OutlierState:
             losses: the loss of its last batch, or none if no loss is compared.
             batches: number of batches of an update.
         """
-        skip = ops.logical_not(ops.isfinite(norm))
-        if self._norms is not None:
-            skip = ops.logical_or(skip, self._norms.is_outlier(norm))
+        compared: list[tuple[NormWindow, Tensor]] = (
+            [] if self._norms is None else [(self._norms, norm)]
+        )
         is_finite = ops.isfinite(norm)
         if self._losses is not None:
             loss = self._mean(losses[0], batches)
-            skip = ops.logical_or(skip, self._losses.is_outlier(loss))
-            is_finite = ops.logical_and(is_finite, ops.isfinite(loss))
-            self._losses.learn(loss, skip, is_finite)
-        if self._norms is not None:
-            self._norms.learn(norm, skip, is_finite)
+            compared.append((self._losses, loss))
+            is_finite = is_finite & ops.isfinite(loss)
+        skip = ~is_finite
+        for window, value in compared:
+            skip = skip | window.is_outlier(value)
+        for window, value in compared:
+            window.learn(value, skip, is_finite)
         return skip
 
     def _mean(self, loss: Tensor, batches: int) -> Tensor:
