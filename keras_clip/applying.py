@@ -130,6 +130,13 @@ class Applying:
             after = clipped.norm_after(update.global_norm)
             self.history.write(update.global_norm, threshold, after, skip)
 
+    def overflowed(self) -> None:
+        """Record and count a batch that a LossScaleOptimizer around the wrapper has skipped."""
+        if self.history.is_kept:
+            self.history.write_skip_of_unknown_norm()
+            self.history.write_update_ratio(None, None)
+        self.skipping.overflowed()
+
     def _drop(self, batch: Batch) -> None:
         self.inner.drop()
         self.history.write_update_ratio(None, None)

@@ -333,4 +333,4 @@ class ClippedOptimizer(Limits, Readings, SeesLoss, InheritedState, keras.optimiz
         return cls(**arguments_from_config(config, custom_objects))
 
 
-tell_of_overflows(ClippedOptimizer, lambda wrapper: wrapper._skipping.overflowed())
+tell_of_overflows(ClippedOptimizer, lambda wrapper: wrapper._applying.overflowed())

@@ -39,6 +39,24 @@ def test_the_scale_does_not_fall_below_one_nor_below_its_start(initial):
     assert float(made.optimizer.dynamic_scale.numpy()) == min(initial, 1.0)
 
 
+@pytest.mark.parametrize("options", [{}, {"max_update_ratio": 0.5}, {"history_size": 0}])
+def test_each_overflow_has_a_row(options):
+    made, wrapper = model(**options)
+    inputs, targets = data()
+    for bad in (False, True, True, False):
+        made.train_on_batch(inputs[:8], targets[:8] * (np.nan if bad else 1.0))
+    record = wrapper.history
+    if options.get("history_size") == 0:
+        assert not record["step"].size
+        return
+    assert record["step"].tolist() == [0, 1, 2, 3]
+    assert record["skipped"].tolist() == [False, True, True, False]
+    assert np.isnan(record["grad_norm"]).tolist() == [False, True, True, False]
+    assert record["clip_scale"][1:3].tolist() == [0.0, 0.0]
+    if options:
+        assert np.isnan(record["update_ratio"]).tolist() == [False, True, True, False]
+
+
 def test_training_goes_on_after_any_number_of_overflows():
     made, _ = model()
     reference, _ = model(1.0)

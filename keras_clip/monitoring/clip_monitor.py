@@ -121,7 +121,8 @@ class ClipMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def skipped_batches(self) -> Record:
         """The skipped updates by `step`, with `epoch` and `batch` in the epoch, from 0.
 
-        `batch` is the last of an accumulation. Inside a `LossScaleOptimizer` it is -1, unknown.
+        `batch` is the last of an accumulation. For an accumulation inside a `LossScaleOptimizer`
+        it is -1, unknown.
         """
         record: Record = only(self._recordings.skipped_batches, "records")
         return record

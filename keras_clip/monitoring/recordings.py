@@ -100,7 +100,7 @@ class Recordings:
     def read(self, is_scaled: bool) -> None:
         """Add the rows since the last call; waits for the device.
 
-        `is_scaled`: whether a LossScaleOptimizer leaves out updates that have no row.
+        `is_scaled`: whether a LossScaleOptimizer is around the optimizers.
         """
         for name, recording in self.by_name.items():
             recording.read()

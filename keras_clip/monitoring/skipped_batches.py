@@ -40,14 +40,15 @@ class SkippedBatches:
 
         Args:
             record: the record.
-            is_scaled: whether a LossScaleOptimizer leaves out updates that have no row.
+            is_scaled: whether a LossScaleOptimizer is around the optimizer.
         """
         rows = since(record, self._first_step)
         size = _batches_per_update(self._optimizer)
-        # A rollback also sets back the number of micro-batches.
-        is_shifted = np.logical_or.accumulate(rows["rolled_back"]) & (size > 1)
+        # A rollback also sets back the number of micro-batches. The row of an overflow is a
+        # single micro-batch.
+        is_shifted = np.logical_or.accumulate(rows["rolled_back"]) | is_scaled
         batches = (rows["step"] - self._first_step + 1) * size - 1 - self._accumulated
-        batches = np.where(is_shifted | is_scaled, UNKNOWN, batches)
+        batches = np.where(is_shifted & (size > 1), UNKNOWN, batches)
         skipped = rows["skipped"]
         for step, batch in zip(rows["step"][skipped], batches[skipped], strict=True):
             self._rows[int(step)] = (self._epoch, int(batch))

@@ -104,6 +104,11 @@ class History:
         self._rows.write(self._updates.value, backend.stack(row))
         backend.count_up(self._updates)
 
+    def write_skip_of_unknown_norm(self) -> None:
+        """Add the row of an update whose gradients the optimizer has not seen."""
+        unknown = floating_point.scalar(math.nan, self._rows.variable.dtype)
+        self.write(unknown, None, None, ops.ones((), "bool"))
+
     def write_update_ratio(self, ratio: Tensor | None, scale: Tensor | None) -> None:
         """Complete the row that `write` added last.
 

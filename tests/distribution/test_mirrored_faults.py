@@ -82,6 +82,10 @@ def test_loss_scale_is_lowered_and_nothing_else_changes(strategy, targets):
     assert_close(mirrored.get_weights(), single.get_weights(), rtol=2e-6)
     # One bad batch in each of four epochs.
     assert float(mirrored.optimizer.dynamic_scale.numpy()) == 64.0 / 2**4
+    wrapper = mirrored.optimizer.inner_optimizer
+    assert np.flatnonzero(wrapper.history["skipped"]).tolist() == [1, 4, 7, 10]
+    for variable in wrapper.record_variables:
+        assert_identical(*([copy] for copy in copies(variable)))
 
 
 @pytest.mark.endurance

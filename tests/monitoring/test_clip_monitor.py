@@ -427,11 +427,19 @@ class TestSkippedBatches:
         found = {name: column.tolist() for name, column in monitor.skipped_batches.items()}
         assert found == {"step": [1, 2], "epoch": [1, 1], "batch": [1, 5]}
 
-    @pytest.mark.any_backend
-    def test_unknown_inside_a_loss_scale(self):
+    def test_overflows_inside_a_loss_scale_have_a_batch(self):
         inner = ClippedOptimizer("sgd", skip_above=1.0, history_size=100)
         scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=1.0)
         inner.max_norm = 1e-3
         found = self.fit(scaled, bad=(1,)).skipped_batches
-        assert len(found["step"]) == 11
-        assert set(found["batch"].tolist()) == {-1}
+        assert found["step"].tolist() == list(range(12))
+        assert found["batch"].tolist() == [*range(6), *range(6)]
+
+    @pytest.mark.any_backend
+    def test_an_accumulation_inside_a_loss_scale_has_none(self):
+        """An overflow is a single micro-batch, which the row does not say."""
+        inner = ClippedOptimizer(
+            keras.optimizers.SGD(gradient_accumulation_steps=2), nonfinite="skip"
+        )
+        scaled = keras.optimizers.LossScaleOptimizer(inner, initial_scale=1.0)
+        assert set(self.fit(scaled, bad=(1,)).skipped_batches["batch"].tolist()) == {-1}

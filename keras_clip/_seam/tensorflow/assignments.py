@@ -81,9 +81,14 @@ def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
     def write_on_each_replica(strategy: Any, native: Any, index: Tensor, row: Tensor) -> None:
         strategy.extended.update(native, _scatter_row, args=(index, row), group=False)
 
-    tf.__internal__.distribute.interim.maybe_merge_call(
-        write_on_each_replica, tf.distribute.get_strategy(), variable.value, index, row
-    )
+    strategy = tf.distribute.get_strategy()
+    # A LossScaleOptimizer handles an overflow for all replicas at once.
+    if tf.distribute.in_cross_replica_context():
+        write_on_each_replica(strategy, variable.value, index, row)
+    else:
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            write_on_each_replica, strategy, variable.value, index, row
+        )
 
 
 def _scatter_row(variable: Any, index: Tensor, row: Tensor) -> None:
