@@ -128,9 +128,10 @@ def check_keeper(save_batch: Any) -> BatchKeeper | None:
 
 
 def _arrays(batch: Any) -> dict[str, Any]:
-    leaves = keras.tree.flatten_with_path(batch)
+    # A batch that is no tuple is the inputs, as in `fit`.
+    parts = batch if isinstance(batch, (list, tuple)) else (batch,)
     return {
-        "/".join(map(str, path)) or "0": keras.ops.convert_to_numpy(leaf)
-        for path, leaf in leaves
+        "/".join(map(str, path)): keras.ops.convert_to_numpy(leaf)
+        for path, leaf in keras.tree.flatten_with_path(parts)
         if leaf is not None
     }

@@ -82,8 +82,8 @@ def suggest_max_norm(record: Any) -> Suggestion:
     `factor = max(1/2, (3 / tail)^2)` and `tail = percentile(n_t / local median, 99)`
 
     rounded to two digits. `n` are the norms before clipping of the applied updates, in order,
-    without zeros, NaN and infinity. The local median is over about 50 updates around `n_t`, so
-    norms that fall slowly from a high start make no tail.
+    without zeros, NaN, infinity, and updates that `RollBack` took back. The local median is over
+    about 50 updates around `n_t`, so norms that fall slowly from a high start make no tail.
 
     - Calm norms get a safety net that most updates never touch: the 90th percentile.
     - If some norms are many times their neighbours, that percentile lies within the explosion
@@ -98,8 +98,8 @@ def suggest_max_norm(record: Any) -> Suggestion:
     Args:
         record: a `ClipMonitor`, a `ClippedOptimizer`, the `History` that `model.fit` returned, a
             record, or the path of its CSV file. A record is any mapping with a column
-            `grad_norm`, such as a dict or a DataFrame. The columns `skipped`, `clip_scale` and
-            `clip_threshold` are optional.
+            `grad_norm`, such as a dict or a DataFrame. The columns `skipped`, `rolled_back`,
+            `clip_scale` and `clip_threshold` are optional.
 
     Returns:
         A `Suggestion`. Its `warning` says if more than half of the updates were clipped.
@@ -125,7 +125,9 @@ def suggest_max_norm(record: Any) -> Suggestion:
         >>> suggest_max_norm({"grad_norm": exploding}).max_norm
         0.5
     """
-    columns = as_record(record)
+    recorded = as_record(record)
+    kept = ~recorded["rolled_back"]
+    columns = {name: column[kept] for name, column in recorded.items()}
     summary = summarize(columns)
     norms = finite_norms(columns)
     usable = norms[norms > 0]
@@ -135,7 +137,7 @@ def suggest_max_norm(record: Any) -> Suggestion:
     fractions = _clipped_fractions(norms, max_norm)
     notes = [
         f"{why}; it would have clipped {percent(fractions[max_norm])} of these updates",
-        *_left_out(norms, summary),
+        *_left_out(norms, summary, rolled_back=int((~kept).sum())),
         *_about_clipping(summary),
     ]
     return Suggestion(
@@ -188,8 +190,9 @@ def _clipped_fractions(norms: np.ndarray, max_norm: float) -> dict[float, float]
     return {norm: float(np.mean(norms > norm)) for norm in sorted(candidates) if norm > 0}
 
 
-def _left_out(norms: np.ndarray, summary: ClippingSummary) -> list[str]:
+def _left_out(norms: np.ndarray, summary: ClippingSummary, rolled_back: int) -> list[str]:
     counts = {
+        "rolled back": rolled_back,
         "skipped": summary.skipped,
         "NaN or infinite": summary.applied - norms.size,
         "of norm 0": int((norms == 0).sum()),

@@ -116,6 +116,13 @@ class TestRule:
         assert "left out: 500 skipped" in suggestion.reason
         assert suggestion.percentiles[100] == RUNS["calm"].max()
 
+    def test_rolled_back_updates_are_left_out(self):
+        norms = np.concatenate([RUNS["calm"], np.full(1500, 1e5)])
+        rolled_back = np.arange(2500) >= 1000
+        suggestion = suggest_max_norm({"grad_norm": norms, "rolled_back": rolled_back})
+        assert suggestion.max_norm == rule(RUNS["calm"])
+        assert "left out: 1,500 rolled back" in suggestion.reason
+
     def test_norms_at_the_end_of_float64(self):
         assert suggest_max_norm({"grad_norm": np.full(50, 1e306)}).max_norm == 1e306
         assert suggest_max_norm({"grad_norm": np.full(50, 5e-324)}).max_norm == 5e-324

@@ -90,6 +90,14 @@ def test_batches_that_are_no_longer_kept(tmp_path, caplog):
     assert [record.args for record in caplog.records] == [(0, 2), (1, 2)]
 
 
+def test_a_batch_that_is_a_dict_is_the_inputs(tmp_path):
+    """NumPy's `savez` has an argument `file` of its own."""
+    keeper = BatchKeeper(tmp_path)
+    next(keeper([{"file": np.ones(2), "other": np.zeros(3)}]))
+    (path,) = keeper.save(0, 1)
+    assert sorted(np.load(path).files) == ["0/file", "0/other"]
+
+
 def test_a_keeper_serves_one_fit(tmp_path):
     keeper = BatchKeeper(tmp_path)
     for _ in range(2):
