@@ -698,37 +698,3 @@ def test_bad_use():
     clipper = AdaptiveGradientClipping(layers=keras.models.clone_model(model))
     with pytest.raises(ValueError, match="layers has none of the variables that are trained"):
         ClippedOptimizer("sgd", clipper=clipper).build(model.trainable_variables)
-
-
-@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="only TensorFlow has slices")
-@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1), ()])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_repeated_rows_of_an_embedding(axes, compiled):
-    import tensorflow as tf
-
-    layer = L.Embedding(5, 2)
-    layer.build()
-    table = np.random.default_rng(0).normal(size=(5, 2)).astype("float32")
-    layer.embeddings.assign(table)
-    # Only the sum of row 2 is above its limit; row 4 stays below.
-    rows = np.float32([[0.06, 0.0], [0.5, 0.2], [0.06, 0.01], [1e-4, 0.0]])
-    slices = tf.IndexedSlices(tf.constant(rows), tf.constant([2, 0, 2, 4]), tf.constant([5, 2]))
-    clipper = AdaptiveGradientClipping(0.1, axes={layer.embeddings.path: axes})
-    optimizer = ClippedOptimizer(keras.optimizers.SGD(1.0), clipper=clipper)
-    optimizer.build([layer.embeddings])
-    kept = []
-    clip = clipper.clip
-    clipper.clip = lambda update: kept.append(clip(update)) or kept[-1]
-
-    def step():
-        optimizer.apply([slices], [layer.embeddings])
-        return kept[-1][0]
-
-    clipped = (tf.function(step) if compiled else step)()
-    assert isinstance(clipped, tf.IndexedSlices)
-    np.testing.assert_array_equal(clipped.indices, [2, 0, 2, 4])
-    dense = tf.convert_to_tensor(slices).numpy()
-    expected = reference.clip_units(dense, table, axes, 0.1)
-    result = tf.convert_to_tensor(clipped).numpy()
-    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(layer.embeddings.numpy(), table - expected, rtol=1e-5, atol=1e-7)

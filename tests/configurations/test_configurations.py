@@ -9,7 +9,7 @@ from tests.configurations.comparison import check
 from tests.configurations.drawing import draw
 
 # A draw takes a tenth of a second on torch, and one or two seconds with compiled steps.
-FEW = 100 if os.environ["KERAS_BACKEND"] == "torch" else 24
+FEW = 100 if os.environ["KERAS_BACKEND"] == "torch" else 16
 MANY = int(os.environ.get("KERAS_CLIP_CONFIGURATIONS", "1000"))
 
 

@@ -160,6 +160,7 @@ class TestOptions:
 
 
 class TestEnvironment:
+    @pytest.mark.any_backend
     def test_help_names_every_option(self):
         done = run_module("--help")
         assert done.returncode == 0, done.stderr
@@ -296,6 +297,7 @@ class TestReport:
         assert "epoch 2/2  loss    1.00  validation accuracy  50 %" in written
 
 
+@pytest.mark.any_backend
 class TestFigure:
     def test_the_demo_writes_a_png(self, demo):
         *_, output = demo

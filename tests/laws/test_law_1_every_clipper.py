@@ -9,6 +9,8 @@ from tests.contract.test_clipper_contract import FOUND
 from tests.support.compiled_step import compiled_step
 from tests.support.gradient_stream import assert_identical, gradient_stream, make_variables, values
 
+pytestmark = pytest.mark.exhaustive  # the clippers compute the same on every Keras
+
 NEVER = 1e30
 IDLE = {
     "AdaGC": lambda: keras_clip.AdaGC(clip_ratio=NEVER, max_norm=NEVER, start_clip_steps=2),

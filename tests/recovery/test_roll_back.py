@@ -14,6 +14,9 @@ from tests.support.seeds import fix_seeds
 
 BATCH = 4
 
+# The checks are Python code, and compiled steps take seconds.
+DECIDED_ON_THE_HOST = pytest.mark.any_backend
+
 
 def make_model(optimizer=None, loss="mse"):
     """Return a model with a seed in a layer."""
@@ -97,6 +100,7 @@ def test_as_if_the_bad_batches_had_never_come():
     assert np.isnan(model.optimizer.history["grad_norm"][4])
 
 
+@DECIDED_ON_THE_HOST
 def test_checks_and_patience_in_batches():
     """Checks after 2, 4, 6, 8 batches; the weights are NaN from the fifth on."""
     model = make_model()
@@ -109,6 +113,7 @@ def test_checks_and_patience_in_batches():
     assert roll_back.events[0]["restored_step"] == 2
 
 
+@DECIDED_ON_THE_HOST
 @pytest.mark.parametrize("with_validation", [False, True])
 def test_epochs_shorter_than_a_check(with_validation):
     """The second epoch goes bad at its only check, at its end."""
@@ -134,6 +139,7 @@ def test_epochs_shorter_than_a_check(with_validation):
     assert_identical(everything(model), everything(expected))
 
 
+@DECIDED_ON_THE_HOST
 def test_a_skipped_batch_alone_is_no_reason():
     """Its loss is NaN, which the mean of the epoch would keep."""
     model = make_model(adaptive(nonfinite="skip"))
@@ -162,6 +168,7 @@ def test_when_all_updates_are_skipped():
     assert_identical(everything(model), everything(expected))
 
 
+@DECIDED_ON_THE_HOST
 def test_the_loss_of_a_skipped_batch_is_not_judged():
     model = make_model(adaptive(skip_above=Outliers(window=4, warm_up=2)))
     inputs, targets = batches(10, bad=[6], value=1e8)
@@ -171,6 +178,7 @@ def test_the_loss_of_a_skipped_batch_is_not_judged():
     assert roll_back.events == []
 
 
+@DECIDED_ON_THE_HOST
 def test_skips_after_a_rollback_count_from_the_snapshot():
     model = make_model(adaptive(skip_above=Outliers(window=4, warm_up=2)))
     inputs, targets = batches(10, bad=[6, 7], value=1e8)
@@ -179,6 +187,7 @@ def test_skips_after_a_rollback_count_from_the_snapshot():
     assert [event["step"] for event in roll_back.events] == [7, 8]
 
 
+@DECIDED_ON_THE_HOST
 def test_patience_starts_anew_after_a_rollback():
     inputs, targets = batches(10, bad=[4, 5, 6])
     roll_back = RollBack(every=1, check_every=1, patience=2)
@@ -186,6 +195,7 @@ def test_patience_starts_anew_after_a_rollback():
     assert [event["step"] for event in roll_back.events] == [6]
 
 
+@DECIDED_ON_THE_HOST
 def test_a_loss_that_is_an_outlier():
     model = make_model()
     inputs, targets = batches(12, bad=[8, 9], value=1e4)
@@ -196,6 +206,7 @@ def test_a_loss_that_is_an_outlier():
     assert (event["step"], event["bad_since"], event["restored_step"]) == (10, 8, 7)
 
 
+@DECIDED_ON_THE_HOST
 def test_a_second_failure_goes_back_further():
     model = make_model()
     inputs, targets = batches(12, bad=[6, 7])
@@ -226,6 +237,7 @@ def trained_weights(order):
     return model.get_weights()
 
 
+@DECIDED_ON_THE_HOST
 def test_the_learning_rate_is_lowered_and_otherwise_stays():
     model = make_model()
     inputs, targets = batches(12, bad=[4, 8])
@@ -278,6 +290,7 @@ def test_a_rate_that_was_set_meanwhile_stays():
     np.testing.assert_allclose(float(optimizer.learning_rate), 0.3, rtol=1e-6)
 
 
+@DECIDED_ON_THE_HOST
 def test_a_check_of_mixed_batches_is_not_the_first_bad_one():
     model = make_model(adaptive(nonfinite="skip"))
     optimizer = model.optimizer
@@ -314,6 +327,7 @@ def test_a_learning_rate_that_a_callback_sets_stays():
     np.testing.assert_allclose(float(model.optimizer.learning_rate), 0.01, rtol=1e-6)
 
 
+@DECIDED_ON_THE_HOST
 def test_a_schedule_cannot_be_lowered():
     decay = keras.optimizers.schedules.ExponentialDecay(0.1, 5, 0.8)
     model = make_model(ClippedOptimizer(keras.optimizers.SGD(decay)))
@@ -359,6 +373,7 @@ def test_a_model_that_the_first_step_builds():
     assert_identical(model.get_weights(), expected.get_weights())
 
 
+@DECIDED_ON_THE_HOST
 def test_each_event_is_logged(caplog):
     inputs, targets = batches(6, bad=[4])
     with caplog.at_level(logging.WARNING, logger="keras_clip"):

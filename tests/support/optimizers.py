@@ -58,10 +58,13 @@ NAMES = [name for name in _ALL if keras_has(name)]
 FEW = ["SGD momentum", "Adam", "Nadam", "Lamb"]
 """One momentum, two moments, a product of its own beside them, norms of its own."""
 
-FEW_ON_THE_OLDEST = [
-    name if name in FEW else pytest.param(name, marks=pytest.mark.exhaustive) for name in NAMES
+FEW_OR_ALL_ON_ONE_BACKEND = [
+    name
+    if name in FEW
+    else pytest.param(name, marks=[pytest.mark.exhaustive, pytest.mark.any_backend])
+    for name in NAMES
 ]
-"""All of them, for a test that runs with all on the newest Keras and with few on the oldest."""
+"""All on one backend, and the few on the others and on the oldest Keras."""
 
 
 TWO_OR_ALL = [
