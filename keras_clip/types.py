@@ -18,6 +18,9 @@ Gradients: TypeAlias = Sequence[Gradient]
 Variable: TypeAlias = Any
 """A `keras.Variable`, or a `tf.Variable` that the user trains directly."""
 
+FactorPair: TypeAlias = tuple[Tensor, Tensor]
+"""Two factors, whose product might be flushed to zero."""
+
 Optimizer: TypeAlias = Any
 """A `keras.optimizers.Optimizer`."""
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from keras import ops
 
 from keras_clip.norms import floating_point
-from keras_clip.types import Gradient, Gradients, Tensor, Variable
+from keras_clip.types import FactorPair, Gradient, Gradients, Tensor, Variable
 
 
 class Backend(abc.ABC):
@@ -204,11 +204,11 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def shrink_changes(
-        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[FactorPair]
     ) -> None:
-        """Assign `before + factor * (value - before)` to variables whose factor is below 1.
+        """Assign `before + share * (value - before)`, where a share is the product of two factors.
 
-        Variables whose factor is 1 keep their bits.
+        Variables whose share is 1 keep their bits.
         """
 
     @abc.abstractmethod

@@ -222,11 +222,14 @@ def _known_size(value: Tensor) -> int | None:
     return None if None in shape else math.prod(shape)
 
 
-def between(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Hazard: at a share of 1, `start + (end - start)` differs from `end` in its last bits."""
+def between(start: Tensor, end: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+    """Hazard: at a share of 1, `start + (end - start)` differs from `end` in its last bits.
+
+    The share is `coarse * fine`, a product that may be flushed to zero.
+    """
     wide_start, wide_end = widened(start), widened(end)
-    moved = wide_start + share * (wide_end - wide_start)
-    return ops.where(share < 1.0, ops.cast(moved, end.dtype), end)
+    moved = wide_start + coarse * (wide_end - wide_start) * fine
+    return ops.where(coarse * fine < 1.0, ops.cast(moved, end.dtype), end)
 
 
 def clamped(value: Tensor, bound: Tensor) -> Tensor:

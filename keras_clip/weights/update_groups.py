@@ -12,7 +12,7 @@ from keras import ops
 from keras_clip._seam import backend
 from keras_clip.norms import floating_point
 from keras_clip.norms.global_norm import norm_of_change, norm_of_tensors, norms_of_tensors
-from keras_clip.types import Tensor, Variable
+from keras_clip.types import FactorPair, Tensor, Variable
 from keras_clip.weights.threshold_groups import ThresholdGroups
 from keras_clip.weights.update_clipping import UpdateClipping
 
@@ -60,9 +60,8 @@ class UpdateGroups(ThresholdGroups):
         parts = [group.part(now[group.members], before[group.members]) for group in self._groups]
         limits = [self.threshold(group.rule, step) for group in self._groups]
         factors = [part.factors(limit) for part, limit in zip(parts, limits, strict=True)]
-        for turn in zip(*factors, strict=True):
-            spread = [group.spread(own) for group, own in zip(self._groups, turn, strict=True)]
-            backend.shrink_changes(self._limited, before, list(chain.from_iterable(spread)))
+        spread = [group.spread(own) for group, own in zip(self._groups, factors, strict=True)]
+        backend.shrink_changes(self._limited, before, list(chain.from_iterable(spread)))
         return _measured(parts, [coarse * fine for coarse, fine in factors])
 
 
@@ -72,7 +71,7 @@ class _Part(NamedTuple):
     change: Tensor
     weights: Tensor
 
-    def factors(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, ratio: Tensor) -> FactorPair:
         """Return two factors whose product makes the change as long as the limit.
 
         Processors may flush the product to zero, where each factor by itself is ordinary.
@@ -121,9 +120,11 @@ class _Group:
         change, weights = ops.cast(change, self._dtype), ops.cast(weights, self._dtype)
         return _Part(change, ops.maximum(weights, backend.constant(self._smallest, weights)))
 
-    def spread(self, factor: Tensor) -> list[Tensor]:
-        """Return the factor of each variable."""
-        return list(ops.unstack(factor)) if self.rule.per_variable else [factor] * self._count
+    def spread(self, factors: FactorPair) -> list[FactorPair]:
+        """Return the factors of each variable."""
+        if not self.rule.per_variable:
+            return [factors] * self._count
+        return list(zip(*map(ops.unstack, factors), strict=True))
 
 
 def _measured(parts: Sequence[_Part], factors: Sequence[Tensor]) -> MeasuredUpdate:
@@ -138,4 +139,6 @@ def _measured(parts: Sequence[_Part], factors: Sequence[Tensor]) -> MeasuredUpda
 
 
 def _root_of_squares(*norms: Tensor) -> Tensor:
+    if len(norms) == 1 and not norms[0].shape:
+        return norms[0]
     return floating_point.rescaled_norm([ops.reshape(norm, (-1,)) for norm in norms])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from keras_clip._seam.jax import control_flow
 from keras_clip.norms import floating_point
-from keras_clip.types import Tensor, Variable
+from keras_clip.types import FactorPair, Tensor, Variable
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
@@ -29,27 +29,32 @@ def _clamped(values: list[Tensor], bounds: list[Tensor], in_loop: bool) -> list[
 
 
 def shrink_changes(
-    variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+    variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[FactorPair]
 ) -> None:
-    """Assign to all variables, if any factor is below 1."""
+    """Assign to all variables, if any share is below 1."""
     values = [variable.value for variable in variables]
-    shrunk = _compiled_shrunk(
-        values, list(before), list(factors), control_flow.loop_pays(values[0])
-    )
+    coarse, fine = map(list, zip(*factors, strict=True))
+    in_loop = control_flow.loop_pays(values[0])
+    shrunk = _compiled_shrunk(values, list(before), coarse, fine, in_loop)
     for variable, value in zip(variables, shrunk, strict=True):
         variable.assign(value)
 
 
 def _shrunk(
-    values: list[Tensor], before: list[Tensor], factors: list[Tensor], in_loop: bool
+    values: list[Tensor],
+    before: list[Tensor],
+    coarse: list[Tensor],
+    fine: list[Tensor],
+    in_loop: bool,
 ) -> list[Tensor]:
-    def shrink_all(
-        values: list[Tensor], before: list[Tensor], factors: list[Tensor]
-    ) -> list[Tensor]:
-        return list(map(floating_point.between, before, values, factors))
+    def shrink_all(values: list[Tensor], *others: list[Tensor]) -> list[Tensor]:
+        before, coarse, fine = others
+        return list(map(floating_point.between, before, values, coarse, fine))
 
-    exceeds = jnp.any(jnp.stack(factors) < 1.0)
-    return control_flow.change_if(exceeds, shrink_all, values, before, factors, in_loop=in_loop)
+    exceeds = jnp.any(jnp.stack(coarse) * jnp.stack(fine) < 1.0)
+    return control_flow.change_if(
+        exceeds, shrink_all, values, before, coarse, fine, in_loop=in_loop
+    )
 
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:
@@ -62,6 +67,6 @@ def _with_row(array: Tensor, index: Tensor, row: Tensor) -> Tensor:
     return jax.lax.dynamic_update_index_in_dim(array, row, index, 0)
 
 
-_compiled_shrunk = jax.jit(_shrunk, static_argnums=3)
+_compiled_shrunk = jax.jit(_shrunk, static_argnums=4)
 _compiled_clamped = jax.jit(_clamped, static_argnums=2)
 _compiled_with_row = jax.jit(_with_row)

@@ -11,7 +11,7 @@ import keras
 from keras_clip._seam.backend import Backend
 from keras_clip._seam.jax import assignments, control_flow, norms, scaling
 from keras_clip._seam.jax import gradients as jax_gradients
-from keras_clip.types import Gradient, Gradients, Tensor, Variable
+from keras_clip.types import FactorPair, Gradient, Gradients, Tensor, Variable
 
 
 class JaxBackend(Backend):
@@ -99,7 +99,7 @@ class JaxBackend(Backend):
         assignments.clamp(variables, bounds)
 
     def shrink_changes(
-        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[FactorPair]
     ) -> None:
         assignments.shrink_changes(variables, before, factors)
 

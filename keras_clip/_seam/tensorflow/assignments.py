@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_clip._seam.tensorflow.replicas import decides_across_replicas
 from keras_clip.norms import floating_point
-from keras_clip.types import Tensor, Variable
+from keras_clip.types import FactorPair, Tensor, Variable
 
 
 def clamp(variables: Sequence[Variable], bounds: Sequence[Tensor]) -> None:
@@ -33,7 +33,7 @@ def tensors(variables: Sequence[Variable]) -> list[Tensor]:
 
 
 def shrink_changes(
-    variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+    variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[FactorPair]
 ) -> None:
     """Assign to all variables, if any factor is below 1; see `clamp`."""
 
@@ -51,20 +51,22 @@ def shrink_changes(
     if decides_across_replicas():
         shrink()
     else:
-        tf.cond(tf.reduce_any(tf.stack(list(factors)) < 1.0), shrink, lambda: tf.constant(0))
+        shares = tf.stack([coarse * fine for coarse, fine in factors])
+        tf.cond(tf.reduce_any(shares < 1.0), shrink, lambda: tf.constant(0))
 
 
 def _shrink_on_each_replica(
     strategy: tf.distribute.Strategy,
     variables: list[Any],
     before: list[Tensor],
-    factors: list[Tensor],
+    factors: list[FactorPair],
 ) -> None:
-    def assign(variable: Any, before: Tensor, factor: Tensor) -> None:
-        variable.assign(floating_point.between(before, tf.convert_to_tensor(variable), factor))
+    def assign(variable: Any, before: Tensor, coarse: Tensor, fine: Tensor) -> None:
+        value = tf.convert_to_tensor(variable)
+        variable.assign(floating_point.between(before, value, coarse, fine))
 
-    for variable, *arguments in zip(variables, before, factors, strict=True):
-        strategy.extended.update(variable, assign, args=tuple(arguments), group=False)
+    for variable, old, pair in zip(variables, before, factors, strict=True):
+        strategy.extended.update(variable, assign, args=(old, *pair), group=False)
 
 
 def _native(variables: Sequence[Variable]) -> list[Any]:

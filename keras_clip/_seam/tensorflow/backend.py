@@ -17,7 +17,7 @@ from keras_clip._seam.tensorflow import (
     scaling,
 )
 from keras_clip._seam.tensorflow import gradients as tensorflow_gradients
-from keras_clip.types import Gradient, Gradients, Tensor, Variable
+from keras_clip.types import FactorPair, Gradient, Gradients, Tensor, Variable
 
 
 class TensorFlowBackend(Backend):
@@ -122,7 +122,7 @@ class TensorFlowBackend(Backend):
         return assignments.tensors(variables)
 
     def shrink_changes(
-        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[FactorPair]
     ) -> None:
         assignments.shrink_changes(variables, before, factors)
 

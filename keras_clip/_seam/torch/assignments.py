@@ -6,7 +6,7 @@ import torch
 
 from keras_clip._seam import keras_private
 from keras_clip._seam.torch import control_flow
-from keras_clip._seam.torch.host import can_read, on
+from keras_clip._seam.torch.host import on
 from keras_clip._seam.torch.shards import local_part, map_shards
 from keras_clip.norms import floating_point
 from keras_clip.types import Tensor, Variable
@@ -34,26 +34,6 @@ def values_to_keep(variables: Sequence[Variable]) -> list[Tensor]:
     if torch.is_grad_enabled():
         return [tensor.clone() for tensor in tensors]
     return control_flow.copies(tensors)
-
-
-def shrink_changes(
-    variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
-) -> None:
-    """Assign in place, one after another."""
-    # `out=` cannot be recorded for differentiation.
-    may_overwrite = not torch.is_grad_enabled()
-    for variable, old, factor in zip(variables, before, factors, strict=True):
-        if control_flow.is_known_to_hold(factor >= 1.0):
-            continue
-        value, is_own = _value_and_whether_own(variable)
-        part, old, factor = local_part(value), local_part(old), on(value.device, factor)
-        # On other devices the factor may be 1, and infinity times 0 would be NaN.
-        if is_own and may_overwrite and can_read(factor) and part.dtype is factor.dtype:
-            torch.lerp(old, part, factor, out=part)
-        elif is_own:
-            part.copy_(floating_point.between(old, part, factor))
-        else:
-            variable.assign(floating_point.between(old, part, factor))
 
 
 def write_row(variable: Variable, index: Tensor, row: Tensor) -> None:

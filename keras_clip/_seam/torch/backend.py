@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from keras_clip._seam.backend import Backend
-from keras_clip._seam.torch import assignments, control_flow, host, norms, scaling
+from keras_clip._seam.torch import assignments, changes, control_flow, host, norms, scaling
 from keras_clip._seam.torch import gradients as torch_gradients
-from keras_clip.types import Gradient, Gradients, Tensor, Variable
+from keras_clip.types import FactorPair, Gradient, Gradients, Tensor, Variable
 
 
 class TorchBackend(Backend):
@@ -36,7 +36,7 @@ class TorchBackend(Backend):
         return norms.global_norm(operands, dtype)
 
     def change_norm(self, now: Sequence[Tensor], before: Sequence[Tensor], dtype: str) -> Tensor:
-        return norms.change_norm(now, before, dtype)
+        return changes.change_norm(now, before, dtype)
 
     def norms(self, operands: Sequence[Tensor], dtype: str) -> Tensor:
         return norms.norms(operands, dtype)
@@ -120,9 +120,9 @@ class TorchBackend(Backend):
         return assignments.values_to_keep(variables)
 
     def shrink_changes(
-        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[Tensor]
+        self, variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[FactorPair]
     ) -> None:
-        assignments.shrink_changes(variables, before, factors)
+        changes.shrink_changes(variables, before, factors)
 
     def write_row(self, variable: Variable, index: Tensor, row: Tensor) -> None:
         assignments.write_row(variable, index, row)

@@ -5,16 +5,12 @@ from collections.abc import Sequence
 import torch
 
 from keras_clip._seam.torch import cpu_norms, host
-from keras_clip._seam.torch.shards import is_sharded, with_norms_for_shards
+from keras_clip._seam.torch.shards import with_norms_for_shards
 from keras_clip.norms import floating_point
 from keras_clip.types import Tensor
 
 # Below these norms, squares may have underflowed: the roots of `floating_point`'s smallest sums.
 _SMALLEST_ORDINARY_NORM = {torch.float32: 1e-10, torch.float64: 1e-145}
-
-# A difference of this length, one megabyte, stays in a core's cache. A longer one takes as long to
-# store as to compute.
-_PART = 2**18
 
 
 def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
@@ -23,7 +19,7 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
     operands = _unsharded(operands, dtype)
     if host.can_read(operands[0]):
         norm = cpu_norms.norm(operands, accumulate)
-        ordinary = _is_ordinary(float(norm.detach()), accumulate)
+        ordinary = is_ordinary(float(norm.detach()), accumulate)
         return norm if ordinary else floating_point.rescaled_norm(operands)
     if accumulate is torch.float64 or operands[0].device.type == "mps":
         # float64 has no wider dtype for the sum, and MPS has no float64.
@@ -33,27 +29,8 @@ def global_norm(operands: Sequence[Tensor], dtype: str) -> Tensor:
     return floating_point.saturated(norm.to(accumulate), norm)
 
 
-def change_norm(now: Sequence[Tensor], before: Sequence[Tensor], dtype: str) -> Tensor:
-    """Return the norm of all differences."""
-    return global_norm(list(map(_difference_or_norms, now, before)), dtype)
-
-
-def _difference_or_norms(now: Tensor, before: Tensor) -> Tensor:
-    """Return the difference, or a shorter vector of the norms of its parts if it is long."""
-    if host.can_read(now) and now.numel() > _PART and not is_sharded(now):
-        parts = zip(now.reshape(-1).split(_PART), before.reshape(-1).split(_PART), strict=True)
-        norms = torch.stack([_norm_of_difference(*part) for part in parts])
-        if _is_ordinary(float(norms.detach().norm()), norms.dtype):
-            return norms
-    return floating_point.differences([now], [before])[0]
-
-
-def _norm_of_difference(now: Tensor, before: Tensor) -> Tensor:
-    difference = floating_point.differences([now], [before])
-    return cpu_norms.norm(difference, difference[0].dtype)
-
-
-def _is_ordinary(norm: float, dtype: torch.dtype) -> bool:
+def is_ordinary(norm: float, dtype: torch.dtype) -> bool:
+    """Return whether no square of a norm leaves the range of the type."""
     return _SMALLEST_ORDINARY_NORM[dtype] <= norm < float("inf")
 
 
