@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tests.configurations.configuration import Configuration, gradients
+from tests.configurations.configuration import Configuration, gradients, loss
 from tests.configurations.emulation import combined
 from tests.configurations.emulation.changes import Range
 from tests.configurations.emulation.numbers import SMALLEST_NORMAL
@@ -36,8 +36,8 @@ def check(configuration: Configuration, folder: Path) -> None:
             if assignment.call == call:
                 product.assign(assignment)
                 emulated.assign(assignment)
-        given = gradients(configuration, call)
-        actual, expected = product.apply(given), emulated.apply(given)
+        given = gradients(configuration, call), loss(configuration, call)
+        actual, expected = product.apply(*given), emulated.apply(*given)
         _compare_outcomes(actual, expected, where)
         _compare(product, emulated, where)
 

@@ -42,6 +42,7 @@ class Learned:
     multiple: float
     window: int
     warm_up: int
+    of: str
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ class Configuration:
         """Places of the variables that have a gradient."""
         return [place for place in range(len(SHAPES)) if place != self.missing]
 
+    @property
+    def reads_loss(self) -> bool:
+        """Whether losses decide which updates are skipped."""
+        return isinstance(self.skip_above, Learned) and self.skip_above.of != "norm"
+
 
 def first_weights(configuration: Configuration) -> list[np.ndarray]:
     """The weights that training starts from."""
@@ -136,3 +142,14 @@ def gradients(configuration: Configuration, call: int) -> list[np.ndarray]:
         spoilt[generator.integers(spoilt.size)] = bad
     with np.errstate(over="ignore"):
         return [(array * (configuration.loss_scale or 1.0)).astype("float32") for array in arrays]
+
+
+def loss(configuration: Configuration, call: int) -> np.float32 | None:
+    """Return the argument `loss` of `apply` at a call, or None if no loss is read."""
+    if not configuration.reads_loss:
+        return None
+    sign = np.random.default_rng([*configuration.seed, 2]).choice([-1.0, 1.0])
+    generator = np.random.default_rng([*configuration.seed, 3, call])
+    usual = sign * generator.normal(2.0, 0.3)
+    spiked = usual + 50.0
+    return np.float32(generator.choice([usual, spiked, np.nan], p=[0.8, 0.15, 0.05]))

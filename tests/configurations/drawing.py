@@ -84,7 +84,9 @@ def _draw(rng: np.random.Generator, seed: tuple[int, int, int]) -> Configuration
 
 def _draw_outliers(rng: np.random.Generator) -> Learned:
     window = int(rng.integers(2, 6))
-    return Learned(draw_size(rng, 0.5, 6.0), window, int(rng.integers(2, window + 1)))
+    warm_up = int(rng.integers(2, window + 1))
+    of = one_of(rng, ["norm", "norm", "loss", "both"])
+    return Learned(draw_size(rng, 0.5, 6.0), window, warm_up, of)
 
 
 def _draw_learning_rate(rng: np.random.Generator) -> float | Decay:

@@ -49,7 +49,7 @@ def _threshold(value: Any) -> Any:
 
 def _skip_above(value: Any) -> Any:
     if isinstance(value, Learned):
-        return keras_clip.Outliers(value.multiple, value.window, value.warm_up)
+        return keras_clip.Outliers(value.multiple, value.window, value.warm_up, of=value.of)  # type: ignore[arg-type]
     return _threshold(value)
 
 
@@ -177,7 +177,9 @@ class Product:
         if self._mode != "eager":
             return compiled_step(self.optimizer, self.variables, jit_compile=self._mode == "xla")
         self.optimizer.build(self.variables)
-        return lambda given: self.optimizer.apply(as_tensors(given), self.variables)
+        return lambda given, loss: self.optimizer.apply(
+            as_tensors(given), self.variables, loss=loss
+        )
 
     def assign(self, assignment: Assignment) -> None:
         """Give a number to a threshold."""
@@ -191,7 +193,7 @@ class Product:
             owner = _member(self.optimizer.clipper, self.configuration.clipper, assignment.owner)
             setattr(owner, assignment.name, assignment.value)
 
-    def apply(self, gradients: list[np.ndarray]) -> Outcome | None:
+    def apply(self, gradients: list[np.ndarray], loss: np.float32 | None) -> Outcome | None:
         """Run one call; return the error that it raises."""
         given: list[Any] = list(gradients)
         if self.configuration.missing is not None:
@@ -199,7 +201,7 @@ class Product:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Gradients do not exist")
-                self._step(given)
+                self._step(given, None if loss is None else keras.ops.convert_to_tensor(loss))
             if self._waits:
                 self.optimizer.raise_if_nonfinite()
         except Exception as error:

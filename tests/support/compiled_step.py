@@ -8,7 +8,8 @@ import numpy as np
 
 from tests.support.gradient_stream import as_tensors
 
-Step = Callable[[Sequence[np.ndarray]], None]
+Step = Callable[..., None]
+"""A function of the gradients, and of the loss of the step if the optimizer reads it."""
 
 
 def compiled_step(optimizer: Any, variables: list[Any], jit_compile: bool = False) -> Step:
@@ -22,10 +23,10 @@ def _tensorflow(optimizer: Any, variables: list[Any], jit_compile: bool) -> Step
     import tensorflow as tf
 
     @tf.function(jit_compile=jit_compile)
-    def apply(gradients: list[Any]) -> None:
-        optimizer.apply(gradients, variables)
+    def apply(gradients: list[Any], **loss: Any) -> None:
+        optimizer.apply(gradients, variables, **loss)
 
-    return lambda gradients: apply(as_tensors(gradients))
+    return lambda gradients, loss=None: apply(as_tensors(gradients), **_given(loss))
 
 
 def _jax(optimizer: Any, variables: list[Any], jit_compile: bool) -> Step:
@@ -33,10 +34,10 @@ def _jax(optimizer: Any, variables: list[Any], jit_compile: bool) -> Step:
 
     apply = jax.jit(optimizer.stateless_apply)
 
-    def step(gradients: Sequence[np.ndarray]) -> None:
+    def step(gradients: Sequence[np.ndarray], loss: Any = None) -> None:
         state = [variable.value for variable in optimizer.variables]
         weights = [variable.value for variable in variables]
-        weights, state = apply(state, as_tensors(gradients), weights)
+        weights, state = apply(state, as_tensors(gradients), weights, **_given(loss))
         for variable, value in zip(
             [*variables, *optimizer.variables], [*weights, *state], strict=True
         ):
@@ -46,4 +47,11 @@ def _jax(optimizer: Any, variables: list[Any], jit_compile: bool) -> Step:
 
 
 def _torch(optimizer: Any, variables: list[Any], jit_compile: bool) -> Step:
-    return lambda gradients: optimizer.apply(as_tensors(gradients), variables)
+    return lambda gradients, loss=None: optimizer.apply(
+        as_tensors(gradients), variables, **_given(loss)
+    )
+
+
+def _given(loss: Any) -> dict[str, Any]:
+    # Optimizers of Keras have no argument `loss`.
+    return {} if loss is None else {"loss": loss}

@@ -56,6 +56,7 @@ class EmulatedOptimizer:
     def _forget(self) -> None:
         self._sums = [np.zeros(SHAPES[place], "float32") for place in self.configuration.present]
         self._sizes = [np.zeros(SHAPES[place]) for place in self.configuration.present]
+        self._loss_sum = F(0.0)
 
     @property
     def iterations(self) -> int:
@@ -76,7 +77,7 @@ class EmulatedOptimizer:
             member = combined.member_at(self.clipper, assignment.owner)
             member.arguments[assignment.name] = assignment.value
 
-    def apply(self, given: Arrays) -> Outcome | None:
+    def apply(self, given: Arrays, loss: np.float32 | None) -> Outcome | None:
         """Run one call; return the error that is due after it."""
         with np.errstate(all="ignore"):
             scale = F(self.configuration.loss_scale or 1.0)
@@ -85,22 +86,24 @@ class EmulatedOptimizer:
                 for index, gradient in enumerate(own):
                     self._sums[index] = gradient + self._sums[index]
                     self._sizes[index] = np.abs(np.float64(gradient)) + self._sizes[index]
+                self._loss_sum += F(loss or 0.0)
                 self._end_of_call()
                 return None
+            mean_loss = (self._loss_sum + F(loss or 0.0)) / F(self.steps)
             pairs = zip(own, self._sums, strict=True)
             average = [(gradient + total) / F(self.steps) for gradient, total in pairs]
             triples = zip(own, self._sizes, strict=True)
             sizes = [(np.abs(np.float64(g)) + total) / self.steps for g, total in triples]
             sizes = [np.where(np.isfinite(size), size, 0.0) for size in sizes]
             self._forget()
-            return self._update(average, sizes)
+            return self._update(average, sizes, mean_loss)
 
     def _end_of_call(self) -> None:
         self.weights.average(self.iterations)
         self.weights.constrain()
         self.calls += 1
 
-    def _update(self, average: Arrays, sizes: Arrays) -> Outcome | None:
+    def _update(self, average: Arrays, sizes: Arrays, loss: np.float32) -> Outcome | None:
         gradients = [np.float64(gradient) for gradient in average]
         bad = [not np.all(np.isfinite(gradient)) for gradient in gradients]
         if self.configuration.nonfinite == "zero" and any(bad):
@@ -114,7 +117,7 @@ class EmulatedOptimizer:
             self.margins,
         )
         self.grad_norm = held = as_float32(update.norm)
-        skip = self.skipping.decides(update, self.clipper)
+        skip = self.skipping.decides(update, self.clipper, float(loss))
         clipped = self._clip(update, learns=held < LARGEST and not skip, skip=skip)
         paths = [PATHS[p] for p, b in zip(self.configuration.present, bad, strict=True) if b]
         if skip:

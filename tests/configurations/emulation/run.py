@@ -1,6 +1,6 @@
 """The emulation of a whole configuration."""
 
-from tests.configurations.configuration import Configuration, gradients
+from tests.configurations.configuration import Configuration, gradients, loss
 from tests.configurations.emulation.optimizer import EmulatedOptimizer
 
 
@@ -11,5 +11,5 @@ def smallest_margin(configuration: Configuration) -> float:
         for assignment in configuration.assignments:
             if assignment.call == call:
                 emulated.assign(assignment)
-        emulated.apply(gradients(configuration, call))
+        emulated.apply(gradients(configuration, call), loss(configuration, call))
     return emulated.smallest_margin

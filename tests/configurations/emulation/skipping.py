@@ -1,6 +1,7 @@
 """Which updates are skipped, the counters, and the errors."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,34 +21,47 @@ class Outcome:
 
 
 class Outliers:
-    """The logarithms of the latest applied norms."""
+    """The logarithms of the latest applied norms, and the latest applied losses."""
 
     def __init__(self, rule: Learned) -> None:
         self.rule = rule
         self.logarithms: list[float] = []
+        self.losses: list[float] = []
         self.in_a_row = 0
 
-    def skips(self, update: Update) -> bool:
+    def skips(self, update: Update, loss: float) -> bool:
         """Whether an update is skipped; learn from it if not."""
-        if not math.isfinite(update.norm):
+        if not math.isfinite(update.norm) or not math.isfinite(loss):
             return True
-        if update.margins.is_above(update.norm, self._limit()):
+        if self._is_above(update, loss):
             self.in_a_row += 1
             if self.in_a_row == self.rule.window:
-                self.logarithms, self.in_a_row = [], 0
+                self.logarithms, self.losses, self.in_a_row = [], [], 0
             return True
         self.in_a_row = 0
         if 0 < update.norm < LARGEST:
             self.logarithms.append(math.log(update.norm))
+        self.losses.append(loss)
         return False
 
-    def _limit(self) -> float:
-        if len(self.logarithms) < self.rule.warm_up:
+    def _is_above(self, update: Update, loss: float) -> bool:
+        is_above = False
+        if self.rule.of != "loss":
+            limit = self._limit(self.logarithms, lambda mean: 0.1)
+            # No norm of float32 reaches it.
+            bound = math.exp(limit) if limit < math.log(LARGEST) + 1 else math.inf
+            is_above = update.margins.is_above(update.norm, bound)
+        if self.rule.of != "norm":
+            limit = self._limit(self.losses, lambda mean: 0.1 * abs(mean))
+            is_above = update.margins.is_above(loss, limit) or is_above
+        return is_above
+
+    def _limit(self, numbers: list[float], floor: Callable[[float], float]) -> float:
+        if len(numbers) < self.rule.warm_up:
             return math.inf
-        latest = np.array(self.logarithms[-self.rule.window :])
-        limit = latest.mean() + self.rule.multiple * max(0.1, latest.std(ddof=1))
-        # No norm of float32 reaches it.
-        return math.exp(limit) if limit < math.log(LARGEST) + 1 else math.inf
+        latest = np.array(numbers[-self.rule.window :])
+        mean = float(latest.mean())
+        return mean + self.rule.multiple * max(floor(mean), float(latest.std(ddof=1)))
 
 
 class Skipping:
@@ -61,15 +75,15 @@ class Skipping:
         self.outliers = Outliers(self.skip_above) if learned else None
         self.skipped_steps = self.zeroed_steps = self.consecutive = 0
 
-    def decides(self, update: Update, clipper: Any) -> bool:
-        """Whether the update is not applied."""
+    def decides(self, update: Update, clipper: Any, loss: float) -> bool:
+        """Whether the update is not applied; without a loss that is read, `loss` is 0."""
         is_finite = math.isfinite(update.norm)
         if self.nonfinite in ("skip", "raise") and not is_finite:
             return True
         if self.skip_above is None:
             return False
         if self.outliers is not None:
-            return self.outliers.skips(update)
+            return self.outliers.skips(update, loss)
         size, threshold = clipper.running(update)
         limit = value_of(self.skip_above, update.step) * threshold
         return update.margins.is_above(size, limit) or math.isnan(size)
