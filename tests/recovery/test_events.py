@@ -8,8 +8,11 @@ from keras_clip import ClipMonitor, ClippedOptimizer, RollBack, plot_clipping
 from keras_clip.diagnosis.report import summary_text
 from keras_clip.monitoring.clipping_summary import summarize
 from keras_clip.monitoring.record_csv import read_csv
+from keras_clip.monitoring.skipped_batches import SkippedBatches
+from tests.monitoring.records import make_record
 from tests.recovery.test_roll_back import batches, fit, make_model
 from tests.support.gradient_stream import apply_all
+from tests.support.stores import load, saved
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +107,28 @@ def test_without_a_history_there_is_nothing_to_mark():
     apply_all(optimizer, [keras.Variable([0.0])], [[np.float32([1.0])]])
     optimizer.mark_rolled_back(optimizer.recorded_updates)
     assert optimizer.history["rolled_back"].size == 0
+
+
+def test_unknown_rows_are_not_marked():
+    """A file of a shorter history has no rows of earlier updates."""
+    short, longer = (ClippedOptimizer("sgd", history_size=size) for size in (2, 10))
+    variable = keras.Variable([0.0])
+    apply_all(short, [variable], [[np.float32([norm])] for norm in range(5)])
+    longer.build([variable])
+    load(longer, saved(short))
+    longer.mark_rolled_back(0)
+    assert longer.history["step"].tolist() == [3, 4]
+    assert longer.history["rolled_back"].all()
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(None, [0, 2, 4]), (2, [1, -1, -1])])
+def test_the_batch_of_a_skip_after_a_rollback(steps, expected):
+    """A rollback sets back the number of micro-batches, so later rows have no batch."""
+    places = SkippedBatches(
+        ClippedOptimizer(keras.optimizers.SGD(gradient_accumulation_steps=steps))
+    )
+    record = make_record(np.ones(5), 1.0, np.array([True, False, True, False, True]))
+    record["rolled_back"][1] = True
+    places.start_epoch(0, first_step=0)
+    places.add(record, is_scaled=False)
+    assert places.columns["batch"].tolist() == expected
