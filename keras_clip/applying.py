@@ -135,7 +135,7 @@ class Applying:
         if self.history.is_kept:
             self.history.write_skip_of_unknown_norm()
             self.history.write_update_ratio(None, None)
-        self.skipping.overflowed()
+        self.skipping.overflowed(self.history.first_row)
 
     def _drop(self, batch: Batch) -> None:
         self.inner.drop()

@@ -57,6 +57,32 @@ def test_each_overflow_has_a_row(options):
         assert np.isnan(record["update_ratio"]).tolist() == [False, True, True, False]
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="a debugger of JAX")
+@pytest.mark.parametrize("options", [{}, {"max_update_ratio": 0.5}])
+def test_an_overflow_leaves_no_nan_in_the_state(options):
+    import jax
+
+    made, wrapper = model(**options)
+    inputs, targets = data()
+    overflow(made, 1)
+    assert np.isnan(wrapper.history["grad_norm"]).all()
+    jax.config.update("jax_debug_nans", True)
+    try:
+        made.train_on_batch(inputs[:8], targets[:8])
+    finally:
+        jax.config.update("jax_debug_nans", False)
+    assert wrapper.history["skipped"].tolist() == [True, False]
+
+
+def test_norms_of_variables_are_recorded_at_every_other_applied_update():
+    made, wrapper = model()
+    wrapper.record_variable_norms(every=2, size=10)
+    inputs, targets = data()
+    for bad in (False, True, False, False, True, False, False):
+        made.train_on_batch(inputs[:8], targets[:8] * (np.nan if bad else 1.0))
+    assert wrapper.variable_norms["step"].tolist() == [0, 3, 6]
+
+
 def test_training_goes_on_after_any_number_of_overflows():
     made, _ = model()
     reference, _ = model(1.0)
@@ -87,6 +113,7 @@ def test_the_limit_speaks_without_a_callback():
     with pytest.raises(error, match="max_consecutive_skips=5"):
         overflow(made, 1)
     assert int(wrapper.skipped_steps.numpy()) in (5, 6)
+    assert wrapper.history["skipped"].tolist() == [True] * 6
 
 
 def test_an_applied_update_ends_the_row():

@@ -99,14 +99,17 @@ def test_a_nan_is_found(debugger):
         optimizer.apply(gradients, [variable])
 
 
+@pytest.mark.parametrize("of", ["norm", "both"])
 @pytest.mark.parametrize("debugger", DEBUGGERS)
-def test_outliers(debugger):
+def test_outliers(debugger, of):
     """Before the first norm, in the warm-up, at a norm of 0, and at a spike."""
-    rule = keras_clip.Outliers(window=3, warm_up=2)
+    rule = keras_clip.Outliers(window=3, warm_up=2, of=of)
+    loss = {} if of == "norm" else {"loss": keras.ops.convert_to_tensor(0.0)}
     optimizer = ClippedOptimizer(keras.optimizers.SGD(0.1), 1.0, skip_above=rule)
     variable = keras.Variable(np.float32([1.0, 2.0]))
     optimizer.build([variable])
     with DEBUGGERS[debugger]():
         for size in (0.0, 1.0, 1.0, 0.0, 1e6, 1.0, 1.0):
-            optimizer.apply(as_tensors([np.float32([3.0, 4.0]) * np.float32(size)]), [variable])
+            gradients = as_tensors([np.float32([3.0, 4.0]) * np.float32(size)])
+            optimizer.apply(gradients, [variable], **loss)
     assert int(optimizer.skipped_steps.numpy()) == 1

@@ -24,7 +24,6 @@ from tests.support.models import data, fit, make_model
 from tests.support.stateful_clipper import RunningMean
 
 BAD = 3
-ON_ONE_BACKEND = [pytest.param(v, marks=pytest.mark.any_backend) for v in (np.inf, -np.inf)]
 COMPILED = pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 
 
@@ -83,7 +82,9 @@ class TestPropagate:
 
 class TestSkip:
     @COMPILED
-    @pytest.mark.parametrize("value", [np.nan, *ON_ONE_BACKEND], ids=str)
+    @pytest.mark.parametrize(
+        "value", [np.nan, np.inf, pytest.param(-np.inf, marks=pytest.mark.any_backend)], ids=str
+    )
     def test_as_if_the_update_had_never_come(self, value, compiled):
         """Weights, decay, moments, averages, iterations, the clipper's state: bit for bit."""
         stream = stream_with(value)

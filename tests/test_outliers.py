@@ -12,6 +12,7 @@ from tests.reference import outliers as in_numpy
 from tests.support.compiled_step import compiled_step
 from tests.support.gradient_stream import (
     apply_all,
+    as_tensors,
     assert_identical,
     gradient_stream,
     make_variables,
@@ -55,6 +56,29 @@ def test_in_float64_as_in_numpy():
     expected = expected_of(norms, 3.0, 8, 4)
     assert expected.any()
     np.testing.assert_array_equal(skipped_of(norms, Outliers(3.0, 8, 4), "float64"), expected)
+
+
+@pytest.mark.skipif(keras.config.backend() == "jax", reason="JAX has no float64 by default")
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("of", ["norm", "both"])
+@pytest.mark.parametrize(
+    ("of_variable", "of_gradient"),
+    [("float32", "float64"), ("float64", "float32"), ("float64", "float64")],
+)
+def test_gradients_of_another_dtype(of_variable, of_gradient, of, is_compiled):
+    rule = Outliers(window=3, warm_up=2, of=of)
+    optimizer = ClippedOptimizer(keras.optimizers.SGD(0.0), skip_above=rule)
+    variable = keras.Variable(np.zeros(1), dtype=of_variable)
+    loss = {} if of == "norm" else {"loss": keras.ops.convert_to_tensor(1.0)}
+    optimizer.build([variable])
+    step = compiled_step(optimizer, [variable])
+    for norm in (1.0, 1.1, 1.0, 50.0, 1.0):
+        gradients = [np.array([norm], of_gradient)]
+        if is_compiled:
+            step(gradients, **loss)
+        else:
+            optimizer.apply(as_tensors(gradients), [variable], **loss)
+    assert optimizer.history["skipped"].tolist() == [False, False, False, True, False]
 
 
 def test_defaults_are_those_of_large_trainers():

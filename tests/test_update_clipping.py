@@ -202,6 +202,30 @@ def test_an_update_above_the_range_is_limited():
     assert norm(change) == pytest.approx(RATIO * norm(before) / share, rel=1e-4)
 
 
+@pytest.mark.parametrize("by_xla", [False, True])
+@pytest.mark.parametrize("size", [1e37, 3e38])
+def test_a_factor_below_the_range_is_kept_apart_when_compiled(size, by_xla):
+    """A compiler must not multiply two factors before it multiplies the change."""
+    variable = keras.Variable(np.ones(2, "float32"))
+    step = compiled_step(sgd(1.0, 0.01), [variable], jit_compile=by_xla)
+    step([np.float32([size, 0.0])])
+    expected = 1.0 - 0.01 * np.sqrt(2.0)
+    np.testing.assert_allclose(variable.numpy(), [expected, 1.0], rtol=1e-6)
+
+
+@pytest.mark.skipif(keras.config.backend() == "jax", reason="JAX has no float64 by default")
+@pytest.mark.parametrize("per_variable", [False, True])
+def test_variables_of_several_dtypes(per_variable):
+    start = [np.full(3, 2.0, dtype) for dtype in ("float32", "float64", "float16")]
+    variables = [keras.Variable(array, dtype=array.dtype.name) for array in start]
+    optimizer = sgd(1.0, UpdateClipping(0.01, per_variable=per_variable))
+    step = compiled_step(optimizer, variables)
+    step([np.ones_like(array) for array in start])
+    for variable in variables:
+        resolution = np.finfo(variable.dtype).eps
+        np.testing.assert_allclose(variable.numpy(), 2.0 - 0.02, rtol=max(1e-6, resolution))
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
 def test_a_long_variable_is_measured_in_its_whole_range(scale):
     generator = np.random.default_rng(0)

@@ -100,7 +100,10 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def where(self, condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
-        """Choose entry by entry between tensors of one dtype, without the checks of Keras."""
+        """Choose entry by entry between tensors of one dtype, without the checks of Keras.
+
+        `other` may be a Python number.
+        """
 
     @abc.abstractmethod
     def stack(self, scalars: Sequence[Tensor]) -> Tensor:

@@ -59,8 +59,9 @@ def overflow_loop(run: Run) -> Finding | None:
 
 def frequent_overflows(run: Run) -> Finding | None:
     """Single updates are skipped for NaN or infinity, more often than a loss scale explains."""
-    bad = _is_overflow(run)
-    share = float(bad.mean())
+    # A loss scale begins too high, and is halved until the first update is applied.
+    bad = _is_overflow(run)[_first_applied(run) :]
+    share = float(bad.mean()) if bad.size else 0.0
     if share <= _OFTEN or longest_row(bad)[0] >= _LONG_ROW:
         return None
     return Finding(
@@ -69,6 +70,10 @@ def frequent_overflows(run: Run) -> Finding | None:
         "Look for bad batches or an operation that overflows. A loss scale that has settled causes "
         "fewer than one in 1,000.",
     )
+
+
+def _first_applied(run: Run) -> int:
+    return int(np.argmax(run.is_applied)) if run.is_applied.any() else run.norms.size
 
 
 def _is_overflow(run: Run) -> np.ndarray:

@@ -127,17 +127,18 @@ def suggest_max_norm(record: Any) -> Suggestion:
     """
     recorded = as_record(record)
     kept = ~recorded["rolled_back"]
+    rolled_back = int((~kept).sum())
     columns = {name: column[kept] for name, column in recorded.items()}
     summary = summarize(columns)
     norms = finite_norms(columns)
     usable = norms[norms > 0]
     if usable.size < FEWEST_UPDATES:
-        raise ValueError(_too_few(usable.size, norms.size, summary))
+        raise ValueError(_too_few(usable.size, norms.size, summary, rolled_back))
     max_norm, why = _choose(usable)
     fractions = _clipped_fractions(norms, max_norm)
     notes = [
         f"{why}; it would have clipped {percent(fractions[max_norm])} of these updates",
-        *_left_out(norms, summary, rolled_back=int((~kept).sum())),
+        *_left_out(norms, summary, rolled_back),
         *_about_clipping(summary),
     ]
     return Suggestion(
@@ -228,7 +229,7 @@ def _warning(summary: ClippingSummary, max_norm: float) -> str | None:
     return f"{text}."
 
 
-def _too_few(usable: int, finite: int, summary: ClippingSummary) -> str:
+def _too_few(usable: int, finite: int, summary: ClippingSummary, rolled_back: int) -> str:
     text = (
         f"A threshold needs the norms of at least {FEWEST_UPDATES} updates that were applied, "
         f"finite and above 0. Received {usable} of {summary.updates:,}"
@@ -237,6 +238,8 @@ def _too_few(usable: int, finite: int, summary: ClippingSummary) -> str:
         text += (
             f", and {finite - usable:,} that are 0: look for what keeps gradients from the model"
         )
+    if rolled_back:
+        text += f", without {rolled_back:,} that were rolled back"
     if summary.nonfinite:
         text += f", and {summary.nonfinite:,} that are NaN or infinite: lower the learning rate"
     return f"{text}. Observe a longer run, with max_norm=float('inf')."

@@ -34,6 +34,12 @@ def scalar(number: float, dtype: str) -> Tensor:
     return ops.zeros((), dtype=dtype) + number
 
 
+def as_dtype(number: Tensor, dtype: Any) -> Tensor:
+    """Hazard: TensorFlow computes with one dtype only. On torch, even an idle cast takes time."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    return number if str(number.dtype).endswith(dtype) else ops.cast(number, dtype)
+
+
 def accumulation_dtype(tensors: Iterable[Tensor]) -> str:
     """Hazard: half precision overflows at 256 squared, and dtypes may mix."""
     # Only distinct dtypes: Keras takes a microsecond to name one.
@@ -227,9 +233,13 @@ def between(start: Tensor, end: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
 
     The share is `coarse * fine`, a product that may be flushed to zero.
     """
-    wide_start, wide_end = widened(start), widened(end)
-    moved = wide_start + coarse * (wide_end - wide_start) * fine
-    return ops.where(coarse * fine < 1.0, ops.cast(moved, end.dtype), end)
+    wide_start = widened(start)
+    change = widened(end) - wide_start
+    coarse, fine = as_dtype(coarse, change.dtype), as_dtype(fine, change.dtype)
+    # TensorFlow would multiply the factors first, if one product followed the other.
+    change = ops.where(coarse < 1.0, coarse * change, change)
+    moved = ops.cast(wide_start + fine * change, end.dtype)
+    return ops.where(coarse * fine < 1.0, moved, end)
 
 
 def clamped(value: Tensor, bound: Tensor) -> Tensor:

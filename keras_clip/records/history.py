@@ -1,6 +1,5 @@
 """Numbers of the latest updates, kept on the device until the host reads them."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +8,9 @@ from keras import ops
 
 from keras_clip._seam import backend
 from keras_clip.arguments.hyperparameters import check_count
-from keras_clip.norms import floating_point
+from keras_clip.norms.floating_point import as_dtype, scalar
 from keras_clip.records.clip_scale import clip_scale, measured_scale
-from keras_clip.records.ring import Ring
+from keras_clip.records.ring import UNKNOWN, Ring
 from keras_clip.types import Tensor, Variable
 
 Record = dict[str, np.ndarray]
@@ -92,21 +91,21 @@ class History:
             skip: whether the update is not applied, or None if no update is skipped.
         """
         dtype = self._rows.variable.dtype
-        norm = _as(dtype, norm)
-        known = ops.zeros_like(norm) if threshold is None else _as(dtype, threshold)
+        norm = as_dtype(norm, dtype)
+        known = ops.zeros_like(norm) if threshold is None else as_dtype(threshold, dtype)
         kind = ops.zeros_like(norm) if skip is None else ops.cast(skip, dtype)
         if threshold is None:
             kind = kind + _NO_THRESHOLD
         if after is None:
             row = [norm, known, known, kind]
         else:
-            row = [norm, known, _as(dtype, after), kind + _MEASURED]
+            row = [norm, known, as_dtype(after, dtype), kind + _MEASURED]
         self._rows.write(self._updates.value, backend.stack(row))
         backend.count_up(self._updates)
 
     def write_skip_of_unknown_norm(self) -> None:
         """Add the row of an update whose gradients the optimizer has not seen."""
-        unknown = floating_point.scalar(math.nan, self._rows.variable.dtype)
+        unknown = scalar(UNKNOWN, self._rows.variable.dtype)
         self.write(unknown, None, None, ops.ones((), "bool"))
 
     def write_update_ratio(self, ratio: Tensor | None, scale: Tensor | None) -> None:
@@ -119,9 +118,9 @@ class History:
         if self._ratios is None:
             return
         dtype = self._ratios.variable.dtype
-        row = [_as(dtype, part) for part in (ratio, scale) if part is not None]
+        row = [as_dtype(part, dtype) for part in (ratio, scale) if part is not None]
         if not row:
-            row = [floating_point.scalar(math.nan, dtype)] * len(UPDATE_COLUMNS)
+            row = [scalar(UNKNOWN, dtype)] * len(UPDATE_COLUMNS)
         self._ratios.write(self._updates.value - 1, backend.stack(row))
 
     def updates(self) -> int:
@@ -136,11 +135,11 @@ class History:
         steps = np.arange(max(0, updates - self.size), updates)
         rows = self._rows.read(steps)
         # After loading a smaller history, older rows are unknown.
-        is_known = ~np.isnan(rows[:, _COLUMNS.index("kind")])
+        is_known = rows[:, _COLUMNS.index("kind")] >= 0
         columns = _columns(steps[is_known], rows[is_known])
         if self._ratios is not None:
             ratios = self._ratios.read(steps[is_known]).T.astype("float64")
-            columns |= dict(zip(UPDATE_COLUMNS, ratios, strict=True))
+            columns |= dict(zip(UPDATE_COLUMNS, _with_nan(ratios), strict=True))
         return columns
 
     def mark_rolled_back(self, first: int) -> None:
@@ -150,7 +149,7 @@ class History:
             updates = self.updates()
             steps = np.arange(max(first, updates - self.size), updates)
             rows = self._rows.read(steps)
-            is_known = ~np.isnan(rows[:, kind])
+            is_known = rows[:, kind] >= 0
             steps, rows = steps[is_known], rows[is_known]
             # Not by addition: an update can be taken back twice.
             rows[:, kind] = rows[:, kind].astype("int64") | _ROLLED_BACK
@@ -176,13 +175,8 @@ class History:
         self._updates.assign(updates)
 
 
-def _as(dtype: str, number: Tensor) -> Tensor:
-    # On torch, even a cast that does nothing takes microseconds.
-    return number if str(number.dtype).endswith(dtype) else ops.cast(number, dtype)
-
-
 def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
-    norm, threshold, after, kind = rows.T.astype("float64")
+    norm, threshold, after, kind = _with_nan(rows.T.astype("float64"))
     bits = kind.astype("int64")
     threshold = np.where(bits & _NO_THRESHOLD, np.nan, threshold)
     skipped = (bits & _SKIPPED) > 0
@@ -195,3 +189,7 @@ def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
         "skipped": skipped,
         "rolled_back": (bits & _ROLLED_BACK) > 0,
     }
+
+
+def _with_nan(numbers: np.ndarray) -> np.ndarray:
+    return np.where(numbers == UNKNOWN, np.nan, numbers)

@@ -8,9 +8,13 @@ import numpy as np
 from keras_clip._seam import backend
 from keras_clip.types import Tensor, Variable
 
+# Numbers of a row are at least 0, infinite or NaN. A NaN here would stop `jax_debug_nans` at every
+# later step, because steps return all rows.
+UNKNOWN = -1.0
+
 
 class Ring:
-    """A row for each of the latest `size` updates; an unknown row holds NaN.
+    """A row for each of the latest `size` updates; an unknown row holds `UNKNOWN`.
 
     Args:
         wrapper: the optimizer that owns the variable.
@@ -50,7 +54,7 @@ class Ring:
         """Restore the rows that a ring of any size stored after `updates` updates."""
         latest = np.arange(max(0, updates - self.size), updates)
         rows = np.zeros(self.variable.shape, self.variable.dtype)
-        rows[latest % self.size] = np.nan
+        rows[latest % self.size] = UNKNOWN
         # The stores of Keras 3.8 have `keys`, but no `in`.
         if self.name in {*store.keys()}:
             stored = np.asarray(store[self.name])

@@ -199,17 +199,20 @@ class Skipping:
         self._nonfinite_variables.assign(named)
         self._raise_if_possible([] if row is None else [row])
 
-    def overflowed(self) -> None:
-        """Count an update that a LossScaleOptimizer around the wrapper has skipped."""
+    def overflowed(self, row: Tensor | None) -> None:
+        """Count an update that a LossScaleOptimizer around the wrapper has skipped.
+
+        `row` is as for `dropped`.
+        """
         self.skipped_steps.assign(self.skipped_steps + 1)
         if self.max_consecutive_skips is not None:
             count = self._in_a_row.value
             self._in_a_row.assign(
                 count + backend.constant(np.array([0, 0, 1], "int32"), like=count)
             )
-            self._raise_if_possible()
+            self._raise_if_possible([] if row is None else [row])
 
-    def _raise_if_possible(self, after: Sequence[Tensor] = ()) -> None:
+    def _raise_if_possible(self, after: Sequence[Tensor]) -> None:
         count = self._in_a_row.value
         fatal, errors, noted = self._is_due(count), self._errors(count), self._noted()
         # The error of a TensorFlow graph is hard to read; if a callback watches, it raises.

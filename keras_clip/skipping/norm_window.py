@@ -1,6 +1,5 @@
 """The latest applied norms or losses, kept on the device, and the outliers among new ones."""
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +10,12 @@ from keras_clip.norms import floating_point
 from keras_clip.skipping.outliers import LEAST_DEVIATION, Outliers
 from keras_clip.types import Tensor, Variable
 
+# On torch each operation is a call of its own, and a function of `keras.ops` takes several times as
+# long as an operator or `backend.where`.
+
 
 class NormWindow:
     """The norms of an `Outliers` rule: a ring of logarithms, because squares would overflow.
-
-    On torch each operation is a call of its own, and a function of `keras.ops` takes several
-    times as long as an operator or `backend.where`.
 
     Args:
         rule: the rule.
@@ -41,23 +40,25 @@ class NormWindow:
         self._places = np.arange(rule.window, dtype="int32")
 
     def is_outlier(self, value: Tensor) -> Tensor:
-        """Return whether a finite value is above the limit of the latest ones."""
+        """Return whether a value is above the limit of the latest ones; false for NaN."""
         number, has_number = self._number(value)
-        is_compared = has_number & (self._count.value >= self._rule.warm_up)
-        return is_compared & (number > self._limit())
+        mean, deviation = self._moments()
+        floor = self._least_deviation(mean)
+        spread = self._rule.multiple * backend.where(deviation > floor, deviation, floor)
+        # Losses that are all 0 have no scale: nothing is compared with them.
+        is_compared = has_number & (self._count.value >= self._rule.warm_up) & (spread > 0.0)
+        return is_compared & (number > mean + spread)
 
-    def _limit(self) -> Tensor:
-        """Return `mean + multiple * deviation`, which is not used before the warm-up."""
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation of the latest numbers; they mean nothing before two."""
         count, latest = self._count.value, self._latest.value
         held = backend.where(count < self._rule.window, count, self._rule.window)
         is_held = backend.constant(self._places, like=latest) < held
-        # Divisors above 0 before the warm-up, because NaN debuggers stop at 0 / 0.
-        held = ops.cast(backend.where(held < 2, 2, held), latest.dtype)
+        # Divisors above 0, because NaN debuggers stop at 0 / 0.
+        held = ops.cast(backend.where(held > 2, held, 2), latest.dtype)
         mean = ops.sum(backend.where(is_held, latest, 0.0)) / held
         centered = backend.where(is_held, latest - mean, 0.0)
-        deviation = ops.sqrt(ops.sum(centered * centered) / (held - 1.0))
-        floor = self._least_deviation(mean)
-        return mean + self._rule.multiple * backend.where(deviation > floor, deviation, floor)
+        return mean, ops.sqrt(ops.sum(centered * centered) / (held - 1.0))
 
     def _number(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return the number to compare, and whether the value has one."""
@@ -65,8 +66,7 @@ class NormWindow:
         is_above_0 = value > 0.0
         return ops.log(backend.where(is_above_0, value, 1.0)), is_above_0
 
-    def _least_deviation(self, mean: Tensor) -> Tensor:
-        del mean
+    def _least_deviation(self, _mean: Tensor) -> Any:
         return LEAST_DEVIATION
 
     def learn(self, value: Tensor, skip: Tensor, is_finite: Tensor) -> None:
@@ -84,9 +84,9 @@ class NormWindow:
         self._latest.assign(backend.where(is_place & learns, number, self._latest.value))
         in_a_row = backend.where(is_finite, in_a_row + 1, in_a_row)
         in_a_row = backend.where(skip, in_a_row, 0)
-        forgets = in_a_row >= window
-        self._count.assign(backend.where(forgets, 0, backend.where(learns, count + 1, count)))
-        self._in_a_row.assign(backend.where(forgets, 0, in_a_row))
+        keeps = in_a_row < window
+        self._count.assign(backend.where(keeps, backend.where(learns, count + 1, count), 0))
+        self._in_a_row.assign(backend.where(keeps, in_a_row, 0))
 
 
 class LossWindow(NormWindow):
@@ -98,6 +98,5 @@ class LossWindow(NormWindow):
         is_finite = ops.isfinite(value)
         return backend.where(is_finite, value, 0.0), is_finite
 
-    def _least_deviation(self, mean: Tensor) -> Tensor:
-        # Losses of exactly 0 have no scale: nothing is compared with them.
-        return backend.where(mean == 0.0, math.inf, LEAST_DEVIATION * ops.absolute(mean))
+    def _least_deviation(self, mean: Tensor) -> Any:
+        return LEAST_DEVIATION * ops.absolute(mean)

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_clip.norms.floating_point import as_dtype
 from keras_clip.skipping.norm_window import LossWindow, NormWindow
 from keras_clip.skipping.outliers import Outliers
 from keras_clip.types import Tensor, Variable
@@ -42,6 +43,7 @@ class OutlierState:
             losses: the loss of its last batch, or none if no loss is compared.
             batches: number of batches of an update.
         """
+        norm = as_dtype(norm, self._dtype)
         compared: list[tuple[NormWindow, Tensor]] = (
             [] if self._norms is None else [(self._norms, norm)]
         )

@@ -139,6 +139,6 @@ def _measured(parts: Sequence[_Part], factors: Sequence[Tensor]) -> MeasuredUpda
 
 
 def _root_of_squares(*norms: Tensor) -> Tensor:
-    if len(norms) == 1 and not norms[0].shape:
+    if len(norms) == 1 and len(norms[0].shape) == 0:
         return norms[0]
     return floating_point.rescaled_norm([ops.reshape(norm, (-1,)) for norm in norms])

@@ -43,3 +43,12 @@ def test_a_schedule_of_the_threshold_learned_nothing():
 
 def test_one_small_norm_at_the_start_is_no_growth():
     assert names({"grad_norm": np.array([1e-3] + [1.0] * 99)}) == []
+
+
+def test_the_first_halvings_of_a_loss_scale_are_no_fault():
+    halved = np.arange(100) < 5
+    columns = {"grad_norm": np.where(halved, np.nan, 1.0), "skipped": halved}
+    assert names(columns) == []
+    assert names(
+        {**columns, "skipped": np.roll(halved, 50), "grad_norm": np.roll(columns["grad_norm"], 50)}
+    ) == ["frequent overflows"]

@@ -9,8 +9,6 @@ from tests.contract.test_clipper_contract import FOUND
 from tests.support.compiled_step import compiled_step
 from tests.support.gradient_stream import assert_identical, gradient_stream, make_variables, values
 
-pytestmark = pytest.mark.exhaustive  # the clippers compute the same on every Keras
-
 NEVER = 1e30
 IDLE = {
     "AdaGC": lambda: keras_clip.AdaGC(clip_ratio=NEVER, max_norm=NEVER, start_clip_steps=2),
@@ -45,6 +43,7 @@ def bare():
     return trained(keras.optimizers.Adam(0.05))
 
 
+@pytest.mark.exhaustive  # the clippers compute the same on every Keras
 @pytest.mark.parametrize("clipper_class", FOUND, ids=lambda c: c.__name__)
 def test_idle_is_bit_identical(clipper_class, bare):
     clipper = idle(clipper_class.__name__)

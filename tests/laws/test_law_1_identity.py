@@ -19,8 +19,8 @@ from tests.support.gradient_stream import (
 from tests.support.models import fit, make_model
 from tests.support.optimizers import (
     FEW,
+    FEW_AND_A_SHARE,
     FEW_OR_ALL,
-    FEW_OR_ALL_ON_ONE_BACKEND,
     NAMES,
     OPTIONS,
     halving_schedule,
@@ -119,7 +119,7 @@ def test_compiled_step(name, backend):
     compare_compiled(name, {}, backend)
 
 
-@pytest.mark.parametrize("name", FEW_OR_ALL_ON_ONE_BACKEND)
+@pytest.mark.parametrize("name", FEW_AND_A_SHARE)
 def test_compiled_step_with_all_options(name, backend):
     compare_compiled(name, ALL_BUT_LOSS_SCALE, backend)
 

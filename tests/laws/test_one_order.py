@@ -70,7 +70,7 @@ def _op_by_op():
 
 
 @pytest.mark.parametrize("clipper", CLIPPERS)
-@pytest.mark.parametrize("decay", [pytest.param(0.0, marks=pytest.mark.endurance), 0.2])
+@pytest.mark.parametrize("decay", [pytest.param(0.0, marks=pytest.mark.any_backend), 0.2])
 def test_finite_gradients_end_alike_whatever_is_to_happen_to_others(clipper, decay):
     expected = weights_of(make(clipper, decay, None, False), 1)
     kinds = itertools.cycle(itertools.product([None, 2], MEMBERS))

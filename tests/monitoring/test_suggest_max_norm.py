@@ -205,5 +205,10 @@ class TestTooLittle:
         with pytest.raises(ValueError, match=message):
             suggest_max_norm({"grad_norm": norms})
 
+    def test_says_how_many_were_rolled_back(self):
+        rolled_back = np.arange(100) >= 5
+        with pytest.raises(ValueError, match="Received 5 of 5, without 95 that were rolled back"):
+            suggest_max_norm({"grad_norm": np.ones(100), "rolled_back": rolled_back})
+
     def test_twenty_are_enough(self):
         assert suggest_max_norm({"grad_norm": np.ones(20)}).max_norm == 1.0

@@ -33,15 +33,15 @@ def make(dtype, seed=0):
     return variables, before
 
 
-def shrink(variables, before, factors):
+def shrink(variables, before, factors, coarse=1.0):
     import torch
 
     from keras_clip._seam import backend
 
     with torch.no_grad():
         tensors = [torch.as_tensor(old) for old in before]
-        one = torch.tensor(1.0)
-        backend.shrink_changes(variables, tensors, [(one, torch.tensor(f)) for f in factors])
+        pairs = [(torch.tensor(coarse), torch.tensor(factor)) for factor in factors]
+        backend.shrink_changes(variables, tensors, pairs)
 
 
 @pytest.mark.usefixtures("as_on")
@@ -56,6 +56,14 @@ def test_a_change_is_multiplied(dtype, factors):
         expected = wide + float(np.float32(factor)) * (end.astype("float64") - wide)
         resolution = np.finfo(start.dtype).eps * np.maximum(np.abs(wide), np.abs(end))
         assert (np.abs(variable.numpy() - expected) <= 2 * resolution).all()
+
+
+@pytest.mark.usefixtures("as_on")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_product_below_the_range_is_applied_as_two_factors(dtype):
+    variables = [keras.Variable(np.array([1.0, 3e38], dtype), dtype=dtype)]
+    shrink(variables, [np.ones(2, dtype)], [2.0**-70], coarse=2.0**-60)
+    np.testing.assert_allclose(variables[0].numpy(), [1.0, 1.0 + 3e38 * 2.0**-130], rtol=1e-6)
 
 
 @pytest.mark.usefixtures("as_on")
@@ -120,5 +128,5 @@ def test_calls_do_not_grow_by_many_for_each_variable(monkeypatch):
     def growth(**options):
         return calls(50, **options) - calls(10, **options)
 
-    # A copy and a selection of each.
+    # For each a selection, and calls that allocate the copies.
     assert growth(max_update_ratio=0.01) - growth() <= 2 * 40

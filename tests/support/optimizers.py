@@ -58,13 +58,16 @@ NAMES = [name for name in _ALL if keras_has(name)]
 FEW = ["SGD momentum", "Adam", "Nadam", "Lamb"]
 """One momentum, two moments, a product of its own beside them, norms of its own."""
 
-FEW_OR_ALL_ON_ONE_BACKEND = [
-    name
-    if name in FEW
-    else pytest.param(name, marks=[pytest.mark.exhaustive, pytest.mark.any_backend])
-    for name in NAMES
+# A step compiles for seconds: TensorFlow and JAX share the others. torch compiles nothing.
+_OTHERS = [name for name in NAMES if name not in FEW]
+_SHARE = {"tensorflow": _OTHERS[0::2], "jax": _OTHERS[1::2], "torch": []}[keras.config.backend()]
+
+FEW_AND_A_SHARE = [
+    *FEW,
+    *(pytest.param(name, marks=pytest.mark.exhaustive) for name in _SHARE),
+    *(pytest.param(n, marks=pytest.mark.endurance) for n in _OTHERS if n not in _SHARE),
 ]
-"""All on one backend, and the few on the others and on the oldest Keras."""
+"""The few, and on the newest Keras each other on one backend; all in `make endurance`."""
 
 
 TWO_OR_ALL = [

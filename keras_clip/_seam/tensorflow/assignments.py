@@ -35,7 +35,7 @@ def tensors(variables: Sequence[Variable]) -> list[Tensor]:
 def shrink_changes(
     variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[FactorPair]
 ) -> None:
-    """Assign to all variables, if any factor is below 1; see `clamp`."""
+    """Assign to all variables, if any share is below 1; see `clamp`."""
 
     def shrink() -> Tensor:
         tf.__internal__.distribute.interim.maybe_merge_call(

@@ -39,7 +39,7 @@ def change_norm(now: Sequence[Tensor], before: Sequence[Tensor], dtype: str) -> 
 def shrink_changes(
     variables: Sequence[Variable], before: Sequence[Tensor], factors: Sequence[FactorPair]
 ) -> None:
-    """Assign in place, with few calls on an accelerator and one after another elsewhere."""
+    """Assign in place, all at once if `_handled_at_once`, else one after another."""
     values = [variable.value for variable in variables]
     is_own = [
         value is keras_private.tensor_of(variable)
@@ -52,14 +52,14 @@ def shrink_changes(
         own = ([given[place] for place in positions] for given in (values, before, factors))
         _shrink_at_once(*own)
     for place in sorted(alone):
-        coarse, fine = factors[place]
+        coarse, fine = (host.on(values[place].device, factor) for factor in factors[place])
         if control_flow.is_known_to_hold(coarse * fine >= 1.0):
             continue
         part, old = local_part(values[place]), local_part(before[place])
         if is_own[place]:
-            _shrink_in_place(part, old, factors[place])
+            _shrink_in_place(part, old, coarse, fine)
         else:
-            variables[place].assign(floating_point.between(old, part, *factors[place]))
+            variables[place].assign(floating_point.between(old, part, coarse, fine))
 
 
 def _handled_at_once(tensors: Sequence[Tensor]) -> list[list[int]]:
@@ -94,22 +94,15 @@ def _on_device_of(value: Tensor, factors: FactorPair) -> FactorPair:
     return coarse, fine
 
 
-def _shrink_in_place(value: Tensor, old: Tensor, factors: FactorPair) -> None:
-    # `out=` cannot be recorded for differentiation.
-    if host.can_read(factors[0]) and not torch.is_grad_enabled():
-        for factor in factors:
+def _shrink_in_place(value: Tensor, old: Tensor, coarse: Tensor, fine: Tensor) -> None:
+    # `out=` cannot be recorded for differentiation, and infinity times 0 would be NaN.
+    may_overwrite = host.can_read(fine) and not torch.is_grad_enabled()
+    if may_overwrite and value.dtype is fine.dtype:
+        for factor in (coarse, fine):
             if bool(factor < 1.0):
-                _shrink_by(factor, value, old)
+                torch.lerp(old, value, factor, out=value)
     else:
-        coarse, fine = (host.on(value.device, factor) for factor in factors)
         value.copy_(floating_point.between(old, value, coarse, fine))
-
-
-def _shrink_by(factor: Tensor, value: Tensor, old: Tensor) -> None:
-    if value.dtype is factor.dtype:
-        torch.lerp(old, value, factor, out=value)
-    else:
-        value.copy_(floating_point.between(old, value, factor, torch.ones_like(factor)))
 
 
 def _difference_or_norms(now: Tensor, before: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from keras_clip._seam.torch import host
 from keras_clip._seam.torch.kinds import by_kind
-from keras_clip._seam.torch.shards import is_sharded, refuse_sharded
+from keras_clip._seam.torch.shards import is_sharded, refuse_sharded, sharded_types
 from keras_clip.types import Tensor, Variable
 
 # For automatic differentiation, torch counts the writes to a tensor.
@@ -80,21 +80,22 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def _changed_by(function: Callable[[], None], tensors: Sequence[Tensor]) -> set[int]:
     """Run `function` and return the positions of the tensors that it may have written to."""
-    before = [_version(tensor) for tensor in tensors]
+    before = _versions(tensors)
     function()
-    after = [_version(tensor) for tensor in tensors]
-    return {i for i, version in enumerate(after) if version is None or version != before[i]}
+    pairs = enumerate(zip(before, _versions(tensors), strict=True))
+    return {place for place, (old, new) in pairs if new is None or new != old}
 
 
-def _version(tensor: Tensor) -> int | None:
-    """Return the number of writes to a tensor; None if torch does not count them."""
-    if torch.compiler.is_compiling() or is_sharded(tensor):
-        return None
-    return int(_writes(tensor))
+def _versions(tensors: Sequence[Tensor]) -> list[int | None]:
+    """Return the number of writes to each tensor; None if torch does not count them."""
+    if torch.compiler.is_compiling():
+        return [None] * len(tensors)
+    sharded = sharded_types()
+    return [None if isinstance(tensor, sharded) else _writes(tensor) for tensor in tensors]
 
 
 def _assign_where(condition: Tensor, value: Tensor, tensor: Tensor) -> None:
-    condition = condition.to(tensor.device)
+    condition = host.on(tensor.device, condition)
     if is_sharded(tensor):
         tensor.copy_(torch.where(condition, value, tensor))
     else:
