@@ -1,6 +1,6 @@
 """Train on data with spikes: with each guard, and without.
 
-    KERAS_BACKEND=torch python -m benchmarks.spikes
+    KERAS_BACKEND=torch python -m benchmarks.spikes --processes 2
 
 1 % of the batches are corrupted: labels permuted, inputs 1,000 times too large. One stretch of 20
 batches in a row is corrupted in the same way. Each seed trains on clean data, and on these data
@@ -10,6 +10,9 @@ with each guard. Writes a table to standard output and `spikes_<backend>.json` t
 
 import argparse
 import json
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -91,27 +94,29 @@ def train(seed: int, bad: np.ndarray, guard: str) -> dict[str, Any]:
     }
 
 
+def runs_of(seed: int, steps: int) -> list[dict[str, Any]]:
+    """Train on clean data and with each guard, and compare the losses with the clean run's."""
+    bad = corrupted(seed, steps)
+    clean = np.zeros_like(bad)
+    plan = [("clean", clean, "max_norm=1"), ("clean, both", clean, "both")]
+    plan += [(f"corrupted, {guard}", bad, guard) for guard in GUARDS]
+    runs = [{"run": name, **train(seed, batches, guard)} for name, batches, guard in plan]
+    for run in runs:
+        run["ratio"] = run["loss"] / runs[0]["loss"]
+    return runs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--processes", type=int, default=1, help="that train at once")
     parser.add_argument("--folder", type=Path, help=FOLDER_HELP)
     arguments = parser.parse_args()
-    runs = []
-    for seed in range(arguments.seeds):
-        bad = corrupted(seed, arguments.steps)
-        clean = np.zeros_like(bad)
-        clean_loss = np.nan
-        for name, batches, guard in (
-            ("clean", clean, "max_norm=1"),
-            ("clean, both", clean, "both"),
-            *((f"corrupted, {guard}", bad, guard) for guard in GUARDS),
-        ):
-            run = {"run": name, **train(seed, batches, guard)}
-            clean_loss = run["loss"] if name == "clean" else clean_loss
-            run["ratio"] = run["loss"] / clean_loss
-            runs.append(run)
-            print(run, flush=True)
+    # A forked process could not use JAX or TensorFlow.
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
+        work = partial(runs_of, steps=arguments.steps)
+        runs = [run for runs in pool.map(work, range(arguments.seeds)) for run in runs]
     for name in dict.fromkeys(run["run"] for run in runs):
         ratios = [run["ratio"] for run in runs if run["run"] == name]
         close = sum(abs(ratio - 1) <= CLOSE for ratio in ratios)

@@ -32,7 +32,7 @@ import numpy as np
 from benchmarks.environment import FOLDER_HELP, versions
 from benchmarks.step_models import MODELS, QUICK_MODELS, StepModel, text_model
 from benchmarks.transformer import FULL, QUICK, Size
-from keras_clip import ClippedOptimizer
+from keras_clip import ClippedOptimizer, Outliers
 
 RESULTS = Path(__file__).parent / "results"
 STEPS_OF_BACKEND = {"tensorflow": "graph_steps", "jax": "compiled_steps", "torch": "eager_steps"}
@@ -65,6 +65,7 @@ def clips(optimizer: str) -> dict[str, Clip]:
         "keras_clip": wrapped(),
         "keras_clip, history_size=0": wrapped(history_size=0),
         'keras_clip, nonfinite="skip"': wrapped(nonfinite="skip"),
+        "keras_clip, Outliers": wrapped(skip_above=Outliers()),
         # Far above and far below every step of this learning rate.
         "keras_clip, max_update_ratio": (
             lambda limit: ClippedOptimizer(
