@@ -74,15 +74,6 @@ def test_an_overflow_leaves_no_nan_in_the_state(options):
     assert wrapper.history["skipped"].tolist() == [True, False]
 
 
-def test_norms_of_variables_are_recorded_at_every_other_applied_update():
-    made, wrapper = model()
-    wrapper.record_variable_norms(every=2, size=10)
-    inputs, targets = data()
-    for bad in (False, True, False, False, True, False, False):
-        made.train_on_batch(inputs[:8], targets[:8] * (np.nan if bad else 1.0))
-    assert wrapper.variable_norms["step"].tolist() == [0, 3, 6]
-
-
 def test_training_goes_on_after_any_number_of_overflows():
     made, _ = model()
     reference, _ = model(1.0)

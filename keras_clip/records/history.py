@@ -176,7 +176,8 @@ class History:
 
 
 def _columns(steps: np.ndarray, rows: np.ndarray) -> Record:
-    norm, threshold, after, kind = _with_nan(rows.T.astype("float64"))
+    norm, threshold, after, kind = rows.T.astype("float64")
+    norm = _with_nan(norm)
     bits = kind.astype("int64")
     threshold = np.where(bits & _NO_THRESHOLD, np.nan, threshold)
     skipped = (bits & _SKIPPED) > 0

@@ -66,8 +66,8 @@ class VariableNorms:
         """Add the norms of an update if they are due; `step` is that of the history, or None."""
         if not self.variables or not update.gradients:
             return
-        # Not the step, which counts overflows under a loss scale as well.
-        updates, taken = self._taken.value[0], self._taken.value[1]
+        updates = self._taken.value[0] if step is None else step
+        taken = self._taken.value[1]
         turns_bad = ops.logical_and(
             ops.isfinite(previous_norm), ops.logical_not(ops.isfinite(update.global_norm))
         )
@@ -75,7 +75,7 @@ class VariableNorms:
         norms = ops.cast(self._norms(is_due, update), self._rows.dtype)
         place = ops.where(is_due, taken % self._size, ops.zeros_like(taken) + self._size)
         backend.write_row(self._rows, place, self._as_row(norms, update.variables))
-        backend.write_row(self._steps, place, (updates if step is None else step)[None])
+        backend.write_row(self._steps, place, updates[None])
         taken = taken + ops.cast(is_due, "int32")
         self._taken.assign(ops.stack([updates + 1, taken]))
 
