@@ -33,6 +33,8 @@ def waits_by_call() -> Iterator[list[str]]:
         ) -> Any:
             name = getattr(func, "__name__", "")
             copies = name in _COPIES and not isinstance(args[0], torch.Tensor)
+            if name == "where":
+                copies = not all(isinstance(argument, torch.Tensor) for argument in args)
             if name in _READS or copies:
                 found.append(name)
             return func(*args, **(kwargs or {}))

@@ -61,7 +61,9 @@ class TorchBackend(Backend):
         return scaling.scale_each_to_norm(gradients, norms, limits, overwritable)
 
     def where(self, condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
-        return torch.where(condition, one, other)
+        # `torch.where` copies a number to the device, and the host waits for that.
+        is_number = not isinstance(other, torch.Tensor)
+        return torch.where(condition, one, one.new_full((), other) if is_number else other)
 
     def stack(self, scalars: Sequence[Tensor]) -> Tensor:
         return torch.stack([host.on(scalars[0].device, scalar) for scalar in scalars])
