@@ -77,6 +77,7 @@ def test_the_next_50_updates_are_those_of_keras(name, argument):
     assert (adopted.clipnorm, adopted.clipvalue, adopted.global_clipnorm) == (None, None, None)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o != "plain"])
 def test_with_every_option_of_keras(option):
     check_next_updates(maker("Adam", global_clipnorm=0.5, **OPTIONS[option]), steps=5, before=4)

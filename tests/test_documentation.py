@@ -26,7 +26,18 @@ WITH_BLOCKS = [name for name, text in TEXTS.items() if blocks_of(text)]
 # Of requirements/recipes.txt, which `make endurance` installs.
 PACKAGES = re.compile(r"^import (bayesflow|keras_hub|keras_tuner)$", flags=re.MULTILINE)
 NEED_PACKAGES = [name for name in WITH_BLOCKS if PACKAGES.search(TEXTS[name])]
-RUN_HERE = [name for name in WITH_BLOCKS if blocks_here(TEXTS[name]) and name not in NEED_PACKAGES]
+
+
+def _runs(name):
+    """Return the page; a recipe that has the same blocks everywhere runs on one backend."""
+    text = TEXTS[name]
+    is_same = name.startswith("docs/recipes/") and len(blocks_here(text)) == len(blocks_of(text))
+    return pytest.param(name, marks=[pytest.mark.any_backend] if is_same else [])
+
+
+RUN_HERE = [
+    _runs(name) for name in WITH_BLOCKS if blocks_here(TEXTS[name]) and name not in NEED_PACKAGES
+]
 
 
 @pytest.mark.parametrize("name", RUN_HERE)

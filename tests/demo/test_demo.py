@@ -193,6 +193,7 @@ class TestEnvironment:
         )
 
 
+@pytest.mark.any_backend
 class TestTraining:
     def test_both_runs_start_alike_and_part_when_a_gradient_is_clipped(self, demo):
         (plain, clipped, _), *_ = demo
@@ -242,6 +243,7 @@ class TestTraining:
         assert re.search(r"largest gradient norm +nan +nan\n", report.table([run, run]))
 
 
+@pytest.mark.any_backend
 class TestReport:
     def test_the_demo_prints_progress_table_and_conclusion(self, demo):
         _, printed, output = demo

@@ -50,7 +50,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+NAMES = [
+    name if name == "everything at once" else pytest.param(name, marks=pytest.mark.exhaustive)
+    for name in CASES
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_replicas_equal_one_device(strategy, name):
     if name == "members" and not keras_has("MultiOptimizer"):
         pytest.skip("this Keras has no MultiOptimizer")
@@ -60,6 +66,7 @@ def test_replicas_equal_one_device(strategy, name):
     assert_close(*states, rtol=5e-6)
 
 
+@pytest.mark.exhaustive
 def test_micro_batches_equal_batches_of_twice_the_size(strategy):
     micro = train(strategy, lambda: ClippedOptimizer(adam(), 0.5), batch_size=8)
     whole = train(

@@ -14,6 +14,8 @@ from .single_runs import failures_of
 from .stand_ins import each_by_itself
 from .tally import counting
 
+pytestmark = pytest.mark.any_backend
+
 STEPS_AND_GRADIENTS = 6
 GOLDEN = "test_correctness_with_golden"
 

@@ -69,7 +69,13 @@ def _op_by_op():
     return jax.disable_jit()
 
 
-@pytest.mark.parametrize("clipper", CLIPPERS)
+@pytest.mark.parametrize(
+    "clipper",
+    [
+        name if name == "global norm" else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in CLIPPERS
+    ],
+)
 @pytest.mark.parametrize("decay", [pytest.param(0.0, marks=pytest.mark.any_backend), 0.2])
 def test_finite_gradients_end_alike_whatever_is_to_happen_to_others(clipper, decay):
     expected = weights_of(make(clipper, decay, None, False), 1)

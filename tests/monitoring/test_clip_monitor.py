@@ -35,6 +35,7 @@ def assert_same_record(one, other):
         np.testing.assert_array_equal(one[name], other[name])
 
 
+@pytest.mark.any_backend
 class TestFinding:
     def test_within_a_loss_scale(self):
         monitor = ClipMonitor()
