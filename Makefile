@@ -100,7 +100,7 @@ test-newest: $(NEWEST)/.tests
 
 # On the oldest Keras, run only the tests that depend on its version: seam, layers, a lean set of
 # laws, accumulation on several devices.
-AT_THE_SEAM := tests/seam tests/laws tests/contract tests/test_units.py tests/test_nonfinite.py \
+AT_THE_SEAM := tests/seam tests/laws tests/contract tests/test_units.py \
   tests/test_sparse_gradients.py tests/distribution/test_mirrored_accumulation.py
 LEAN := not exhaustive and $(USUAL)
 test-oldest: $(OLDEST)/.tests

@@ -55,6 +55,7 @@ def resumed(folder, never_stopped):
     return dict(line.removeprefix("digest ").split(maxsplit=1) for line in lines)
 
 
+@pytest.mark.exhaustive  # `test_law_7_files` loads files of the oldest Keras
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_resumed_in_a_new_process(case, resumed, never_stopped):
     assert resumed["-".join(case)] == never_stopped["-".join(case)]
