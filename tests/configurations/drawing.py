@@ -156,4 +156,4 @@ def _another(rng: np.random.Generator, name: str, value: float) -> float:
     value = float(value * draw_size(rng, 0.3, 3.0))
     if name == "percentile":
         return min(value, 100.0)
-    return max(value, 1.0) if name == "skip_above" else value
+    return max(value, 1.0) if name in ("skip_above", "max_growth") else value
